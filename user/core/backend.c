@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The servers' live state. Every change of state is a compare-and-swap from the state that it was
+ * decided on, so a late report never brings a removed server back.
+ *
+ *	FREE --apply--> UP --failure, check--> DOWN
+ *	 ^               ^ <--check, revive---- |
+ *	 |               |                      |
+ *	 |    apply: configured again    apply: configured no more (from UP too)
+ *	 |               |                      v
+ *	 +----reap---------------------- REMOVED
+ *
+ * Logs nothing: the callers do, by the returned bool.
+ */
+#include "core/backend.h"
+
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "core/session.h"
+
+/* Without active checks a server that failed is tried again by a live request after this long: a
+ * refused connect costs that request little, and a server that is back is soon used (README). */
+#define BACKEND_RETRY_MS 1000
+
+const char *const backend_state_names[BACKEND_STATE_NR] = {
+	[BACKEND_FREE] = "free",
+	[BACKEND_UP] = "up",
+	[BACKEND_DOWN] = "down",
+	[BACKEND_REMOVED] = "removed",
+};
+
+const char *const backend_cause_names[BACKEND_CAUSE_NR] = {
+	[BACKEND_CAUSE_NONE] = "none",
+	[BACKEND_CAUSE_REFUSED] = "refused",
+	[BACKEND_CAUSE_RESET] = "reset",
+	[BACKEND_CAUSE_CHECK] = "check",
+};
+
+void backend_table_init(struct backend_table *t)
+{
+	uint32_t i;
+
+	memset(t, 0, sizeof(*t));
+	for (i = 0; i < BACKENDS_MAX; i++)
+		t->slot[i].id = i;
+}
+
+static uint32_t state_get(const struct backend *b)
+{
+	return atomic_load_explicit(&b->state, memory_order_acquire);
+}
+
+static bool backend_configured(const struct backend *b)
+{
+	uint32_t state = state_get(b);
+
+	return state == BACKEND_UP || state == BACKEND_DOWN;
+}
+
+static bool backend_is(const struct backend *b, const struct backend_config *bc)
+{
+	return state_get(b) != BACKEND_FREE && !strcmp(b->name, bc->name) &&
+	       addr_equal(&b->addr, &bc->addr);
+}
+
+static struct backend *slot_of(struct backend_table *t, const struct backend_config *bc)
+{
+	uint32_t i;
+
+	for (i = 0; i < t->nr; i++)
+		if (backend_is(&t->slot[i], bc))
+			return &t->slot[i];
+	return NULL;
+}
+
+static bool config_has(const struct config *c, const struct backend *b)
+{
+	unsigned int i;
+
+	for (i = 0; i < c->nr_backends; i++)
+		if (backend_is(b, &c->backend[i]))
+			return true;
+	return false;
+}
+
+/* Nothing of the past counts for a server that is new, or that comes back. */
+static void backend_forget(struct backend *b, uint64_t now_ms)
+{
+	b->cause = BACKEND_CAUSE_NONE;
+	b->resets = 0;
+	b->retry_ms = 0;
+	b->changed_ms = now_ms;
+	b->good = 0;
+	b->bad = 0;
+	b->checked = false;
+}
+
+static void backend_settle(struct backend *b, const struct backend_config *bc, uint64_t now_ms)
+{
+	b->weight = bc->weight;
+	b->slots = bc->slots;
+	if (backend_configured(b))
+		return;
+	backend_forget(b, now_ms);
+	atomic_store_explicit(&b->state, BACKEND_UP, memory_order_release);
+}
+
+static struct backend *slot_take(struct backend_table *t, const struct backend_config *bc)
+{
+	struct backend *b = t->slot;
+
+	while (state_get(b) != BACKEND_FREE)
+		b++;
+	memcpy(b->name, bc->name, sizeof(b->name));
+	b->name_hash = XXH64(bc->name, strlen(bc->name), 0);
+	b->addr = bc->addr;
+	if (b->id >= t->nr)
+		atomic_store_explicit(&t->nr, b->id + 1, memory_order_release);
+	return b;
+}
+
+static void backend_remove(struct backend *b, uint64_t now_ms)
+{
+	atomic_store_explicit(&b->state, BACKEND_REMOVED, memory_order_release);
+	b->changed_ms = now_ms;
+}
+
+uint32_t backend_table_reap(struct backend_table *t, const struct session_table *sessions)
+{
+	uint32_t freed = 0, i;
+
+	for (i = 0; i < t->nr; i++) {
+		struct backend *b = &t->slot[i];
+
+		if (state_get(b) != BACKEND_REMOVED || b->inflight || session_count(sessions, i))
+			continue;
+		atomic_store_explicit(&b->state, BACKEND_FREE, memory_order_release);
+		freed++;
+	}
+	return freed;
+}
+
+static bool slots_suffice(struct backend_table *t, const struct config *c)
+{
+	uint32_t unused = 0, wanted = 0, i;
+
+	for (i = 0; i < BACKENDS_MAX; i++)
+		unused += state_get(&t->slot[i]) == BACKEND_FREE;
+	for (i = 0; i < c->nr_backends; i++)
+		wanted += !slot_of(t, &c->backend[i]);
+	return wanted <= unused;
+}
+
+int backend_table_apply(struct backend_table *t, const struct config *c,
+			const struct session_table *sessions, uint64_t now_ms)
+{
+	bool check = config_checks(c);
+	uint32_t i;
+
+	backend_table_reap(t, sessions);
+	if (!slots_suffice(t, c))
+		return -ENOSPC;
+	for (i = 0; i < t->nr; i++)
+		if (backend_configured(&t->slot[i]) && !config_has(c, &t->slot[i]))
+			backend_remove(&t->slot[i], now_ms);
+	for (i = 0; i < c->nr_backends; i++) {
+		struct backend *b = slot_of(t, &c->backend[i]);
+
+		if (!b)
+			b = slot_take(t, &c->backend[i]);
+		backend_settle(b, &c->backend[i], now_ms);
+		/* Results from before checks were off say nothing of today. */
+		if (check && !t->checked)
+			b->checked = false;
+	}
+	t->checked = check;
+	t->fall = c->health.fall;
+	return 0;
+}
+
+struct backend *backend_find(struct backend_table *t, const char *name)
+{
+	uint32_t nr = atomic_load_explicit(&t->nr, memory_order_acquire), i;
+
+	for (i = 0; i < nr; i++)
+		if (backend_configured(&t->slot[i]) && !strcmp(t->slot[i].name, name))
+			return &t->slot[i];
+	return NULL;
+}
+
+static bool backend_go_down(struct backend *b, enum backend_cause cause, uint64_t now_ms)
+{
+	uint32_t up = BACKEND_UP;
+
+	/* Before the state: a checker that sees DOWN counts good results from here on. */
+	b->good = 0;
+	b->bad = 0;
+	if (!atomic_compare_exchange_strong(&b->state, &up, BACKEND_DOWN))
+		return false;
+	b->cause = cause;
+	b->changed_ms = now_ms;
+	return true;
+}
+
+static bool backend_go_up(struct backend *b, uint64_t now_ms)
+{
+	uint32_t down = BACKEND_DOWN;
+
+	b->resets = 0;
+	if (!atomic_compare_exchange_strong(&b->state, &down, BACKEND_UP))
+		return false;
+	b->cause = BACKEND_CAUSE_NONE;
+	b->changed_ms = now_ms;
+	return true;
+}
+
+bool backend_report_failure(struct backend_table *t, struct backend *b, enum backend_cause cause,
+			    uint64_t now_ms)
+{
+	if (cause == BACKEND_CAUSE_RESET && ++b->resets < t->fall)
+		return false;
+	b->retry_ms = now_ms + BACKEND_RETRY_MS;
+	if (state_get(b) != BACKEND_UP)
+		return false;
+	return backend_go_down(b, cause, now_ms);
+}
+
+void backend_report_success(struct backend *b)
+{
+	/* Reads first: this runs for every answer, and the line is shared by all workers. */
+	if (atomic_load_explicit(&b->resets, memory_order_relaxed))
+		b->resets = 0;
+}
+
+bool backend_revive(struct backend_table *t, struct backend *b, uint64_t now_ms)
+{
+	if (state_get(b) != BACKEND_DOWN || t->checked)
+		return false;
+	return backend_go_up(b, now_ms);
+}
+
+bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fall, uint64_t now_ms)
+{
+	/* Read before counting: see backend_go_down(). */
+	uint32_t state = state_get(b), run;
+	bool first;
+
+	if (state != BACKEND_UP && state != BACKEND_DOWN)
+		return false;
+	first = !atomic_exchange(&b->checked, true);
+	if (ok) {
+		b->bad = 0;
+		run = ++b->good;
+		return state == BACKEND_DOWN && (first || run >= rise) && backend_go_up(b, now_ms);
+	}
+	b->good = 0;
+	run = ++b->bad;
+	return state == BACKEND_UP && (first || run >= fall) &&
+	       backend_go_down(b, BACKEND_CAUSE_CHECK, now_ms);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Live state of the servers: one slot per server in a fixed table, for the life of the process.
+ * A slot's number is the server's id everywhere (pins, masks, metrics, later BPF maps). It is
+ * given to another server only when nothing refers to it any more: not configured, nothing in
+ * flight, no session pinned.
+ *
+ * Counters are atomics; a slot's identity (name, address) changes only under apply, which the
+ * main thread calls while no worker can be using the slot.
+ */
+#ifndef CORE_BACKEND_H
+#define CORE_BACKEND_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/config.h"
+
+enum backend_state {
+	BACKEND_FREE,	 /* slot not in use */
+	BACKEND_UP,
+	BACKEND_DOWN,	 /* takes nothing; its sessions move when they next speak */
+	BACKEND_REMOVED, /* no longer configured; finishes what is in flight */
+	BACKEND_STATE_NR
+};
+
+extern const char *const backend_state_names[BACKEND_STATE_NR];
+
+/* Why a server is thought down. */
+enum backend_cause {
+	BACKEND_CAUSE_NONE,
+	BACKEND_CAUSE_REFUSED,	 /* connect refused, unreachable or timed out */
+	BACKEND_CAUSE_RESET,	 /* connection lost before the first byte of an answer */
+	BACKEND_CAUSE_CHECK,	 /* the active check failed */
+	BACKEND_CAUSE_NR
+};
+
+extern const char *const backend_cause_names[BACKEND_CAUSE_NR];
+
+struct backend {
+	uint32_t id; /* its slot */
+	char name[BACKEND_NAME_MAX];
+	uint64_t name_hash; /* XXH64 of the name: rendezvous seed */
+	struct addr addr;
+	_Atomic uint32_t state; /* enum backend_state */
+	_Atomic uint32_t cause; /* enum backend_cause, while down */
+	_Atomic uint32_t weight;
+	_Atomic uint32_t slots;
+	_Atomic uint32_t inflight;
+	_Atomic uint32_t resets;     /* consecutive BACKEND_CAUSE_RESET reports */
+	_Atomic uint64_t retry_ms;   /* without active checks: when it may be tried again */
+	_Atomic uint64_t changed_ms; /* last change of state */
+	_Atomic uint32_t good, bad; /* consecutive results of the check, since the last change */
+	_Atomic bool checked;	    /* a first result is in */
+};
+
+struct backend_table {
+	struct backend slot[BACKENDS_MAX];
+	_Atomic uint32_t nr;	  /* slots 0 to nr - 1 were ever used */
+	_Atomic uint32_t checked; /* active checks decide who comes back */
+	_Atomic uint32_t fall;	  /* consecutive resets that take a server down */
+};
+
+struct session_table;
+
+/* In the functions below: t is the table, b one of its servers, now_ms the monotonic time. */
+
+/** backend_table_init() - an empty table; @t owned by the caller */
+void backend_table_init(struct backend_table *t);
+
+/**
+ * backend_table_apply() - make the table mirror a configuration
+ * @t: table
+ * @c: the configuration to be published
+ * @sessions: tells which slots still have pins
+ * @now_ms: monotonic
+ *
+ * A server is the same when name and address are: it keeps slot, counters and state. New ones
+ * begin UP (the first check decides at once); missing ones become REMOVED. All or nothing.
+ *
+ * Returns 0, or -ENOSPC when the slots do not suffice.
+ */
+int backend_table_apply(struct backend_table *t, const struct config *c,
+			const struct session_table *sessions, uint64_t now_ms);
+
+/**
+ * backend_table_reap() - free the slots of removed servers that nothing refers to any more
+ *
+ * Under the same rule as backend_table_apply(), which calls it too. Returns how many.
+ */
+uint32_t backend_table_reap(struct backend_table *t, const struct session_table *sessions);
+
+/** backend_find() - the configured server of that name, or NULL */
+struct backend *backend_find(struct backend_table *t, const char *name);
+
+/**
+ * backend_report_failure() - a worker could not reach the server, or lost it before an answer
+ * @b: server
+ * @cause: BACKEND_CAUSE_REFUSED takes it down at once; BACKEND_CAUSE_RESET when it repeats
+ * @now_ms: monotonic
+ *
+ * Returns true when this report took the server down (the caller logs it).
+ */
+bool backend_report_failure(struct backend_table *t, struct backend *b, enum backend_cause cause,
+			    uint64_t now_ms);
+
+/** backend_report_success() - an answer began: forgets earlier resets */
+void backend_report_success(struct backend *b);
+
+/**
+ * backend_revive() - an answer began: without active checks that brings a server back
+ *
+ * Call it beside backend_report_success(): until then a server that is down stays so by name,
+ * although decide_view() has let requests try it since retry_ms. Returns true when this call
+ * brought it back (the caller logs it).
+ */
+bool backend_revive(struct backend_table *t, struct backend *b, uint64_t now_ms);
+
+/**
+ * backend_report_check() - one result of the active check
+ * @b: server
+ * @ok: the check's result
+ * @rise, @fall: consecutive results that change the verdict; the very first decides alone
+ * @now_ms: monotonic
+ *
+ * Returns true when the state changed (the caller logs it). Only the checker's thread calls it.
+ */
+bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fall,
+			  uint64_t now_ms);
+
+#endif

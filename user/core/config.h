@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The configuration: plain data, immutable once published. A reload builds a new one and swaps
+ * the pointer. Where each value comes from (flags, YAML) is user/ops' business.
+ */
+#ifndef CORE_CONFIG_H
+#define CORE_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "base/log.h"
+#include "kvpin_http_head.h"
+
+/* A set of servers is a 64-bit mask all over; a host has 16 GPUs at most today. */
+#define BACKENDS_MAX	  64
+#define BACKEND_NAME_MAX  32 /* with the terminating zero */
+#define LISTEN_MAX	  8
+#define WORKERS_MAX	  64
+#define WEIGHT_MAX	  256
+#define SLOTS_MAX	  1024
+#define SESSIONS_MAX	  100000000 /* 6 GB of pins */
+#define HEALTH_PATH_MAX	  128
+#define CONTROL_PATH_MAX  108 /* sun_path */
+
+enum path_mode {
+	PATH_AUTO, /* the best that this kernel and these privileges allow, per exchange */
+	PATH_RELAY,
+	PATH_MODE_NR
+};
+
+enum placement {
+	PLACEMENT_BALANCED,
+	PLACEMENT_HASH,
+	PLACEMENT_LEAST_INFLIGHT,
+	PLACEMENT_ROUND_ROBIN,
+	PLACEMENT_NR
+};
+
+struct backend_config {
+	char name[BACKEND_NAME_MAX];
+	struct addr addr;
+	uint32_t weight; /* 0: takes no new session and keeps none */
+	uint32_t slots;	 /* requests that the server works on at once; 0: not known */
+};
+
+struct config {
+	unsigned int nr_listen;
+	struct addr listen[LISTEN_MAX];
+	unsigned int workers; /* 0 is replaced by the number of CPUs before publication */
+	enum path_mode path;
+
+	/* Session headers, in order of precedence; none: no affinity. */
+	unsigned int nr_keys;
+	char key_header[KVPIN_KEY_HEADERS_MAX][KVPIN_NAME_BYTES + 1];
+	struct kvpin_names names; /* derived from key_header */
+
+	enum placement placement;
+	uint64_t session_ttl_ms;
+	uint32_t session_max;
+
+	unsigned int nr_backends;
+	struct backend_config backend[BACKENDS_MAX];
+
+	struct {
+		char path[HEALTH_PATH_MAX]; /* empty: no active checks */
+		uint32_t interval_ms;	    /* 0: no active checks */
+		uint32_t timeout_ms;
+		uint32_t rise, fall; /* consecutive results that change the verdict */
+	} health;
+
+	struct {
+		uint32_t head_ms;    /* first byte of a head to its last: 408 */
+		uint32_t idle_ms;    /* between two requests of a client */
+		uint32_t body_ms;    /* a request body that stands still: 408 */
+		uint32_t connect_ms; /* to a server */
+		uint32_t stall_ms;   /* an exchange in which no byte moves; covers the prefill */
+		uint32_t tunnel_ms;  /* an upgraded connection in which no byte moves */
+		uint32_t drain_ms;   /* SIGTERM to exit */
+	} timeout;
+
+	struct {
+		uint32_t head_bytes;   /* at most KVPIN_HEAD_BYTES_MAX */
+		uint32_t head_fields;  /* at most KVPIN_HEAD_FIELDS_MAX */
+		uint32_t hold_bytes;   /* of a request kept for sending it again */
+		uint32_t connections;  /* clients, all workers together */
+	} limit;
+
+	bool forwarded_for; /* append X-Forwarded-For */
+
+	bool has_metrics;
+	struct addr metrics;
+	char control[CONTROL_PATH_MAX]; /* empty: none */
+
+	struct {
+		enum log_level level;
+		enum log_format format;
+		bool requests; /* one line a request */
+	} log;
+};
+
+/**
+ * config_defaults() - every value as the README's reference gives it; no listener, no server
+ * @c: all of it is set
+ */
+void config_defaults(struct config *c);
+
+/**
+ * config_finish() - check what only the whole tells, and derive what is derived
+ * @c: filled; on success ready to be published
+ * @why: on failure a text that names the field and the fix
+ * @why_bytes: room in @why
+ *
+ * Returns 0 or -EINVAL.
+ */
+int config_finish(struct config *c, char *why, unsigned int why_bytes);
+
+/** config_checks() - are servers checked actively? */
+static inline bool config_checks(const struct config *c)
+{
+	return c->health.path[0] && c->health.interval_ms;
+}
+
+/* Names as the configuration and the metrics write them. */
+extern const char *const path_mode_names[PATH_MODE_NR];
+extern const char *const placement_names[PLACEMENT_NR];
+
+#endif

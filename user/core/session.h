@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Pins: which server holds which session. A hash table in shards, each under its own lock, with
+ * entries allocated once for the configured maximum; the memory is touched as pins come.
+ *
+ * Every operation is O(1): an insert expires or evicts a bounded number of old entries of its
+ * shard, which lie in order of last use. Makes no system call but for its locks; the clock is the
+ * caller's.
+ */
+#ifndef CORE_SESSION_H
+#define CORE_SESSION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/config.h"
+
+#define SESSION_NO_BACKEND UINT32_MAX
+
+struct session_table;
+
+/* What is known of one session. */
+struct session {
+	uint64_t id;	       /* kvpin_key_hash() of its key */
+	uint64_t last_used_ms; /* monotonic */
+	uint64_t created_ms;
+	uint32_t backend; /* slot */
+	uint32_t turns;	  /* requests dispatched, this one not counted */
+	uint32_t moves;	  /* times it changed server */
+};
+
+/**
+ * session_table_new() - an empty table
+ * @max: most pins at once (at least 1)
+ * @ttl_ms: a pin unused for more than this is gone (strictly more)
+ * @secret: mixed into the bucket choice, so that nobody outside can aim at one bucket
+ *
+ * The cap is split evenly over the shards (one shard below 8192 pins, 64 from 262144 on), so a
+ * table with several begins to evict when it is about 95 % full.
+ *
+ * Returns the table, owned by the caller (session_table_free()), or NULL.
+ */
+struct session_table *session_table_new(uint32_t max, uint64_t ttl_ms, uint64_t secret);
+void session_table_free(struct session_table *t);
+
+/** session_table_limits() - new TTL and cap from a reload; the cap only up to the one allocated,
+ * and at least one pin a shard; returns the cap in force. What is over a lowered cap goes by and
+ * by, with inserts and sweeps. */
+uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t ttl_ms);
+
+/* A transaction on one session: holds its shard's lock from begin to commit or abort, so that
+ * parallel first requests of one session agree. Keep it short: no system call in between. */
+struct session_txn {
+	struct session_table *table;
+	struct session session; /* as found; backend is SESSION_NO_BACKEND when there is no pin */
+	uint32_t shard;
+	uint32_t entry;
+	uint64_t now_ms;
+};
+
+/**
+ * session_begin() - look a session up and lock it
+ * @t: table
+ * @id: kvpin_key_hash() of the key
+ * @now_ms: monotonic
+ * @txn: set; must be ended by session_commit() or session_abort()
+ *
+ * Returns true when a live pin was found.
+ */
+bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms,
+		   struct session_txn *txn);
+
+/**
+ * session_commit() - bind the session to a server, mark it used, count the turn
+ * @backend: slot
+ *
+ * Creates, touches or moves the pin. At the cap the longest unused pin of the shard goes.
+ */
+void session_commit(struct session_txn *txn, uint32_t backend);
+
+/** session_abort() - end a transaction and change nothing */
+void session_abort(struct session_txn *txn);
+
+/**
+ * session_sweep() - remove expired pins, and what is over a lowered cap
+ * @budget: entries looked at, at most
+ *
+ * Returns how many went. The caller repeats it from a timer.
+ */
+uint32_t session_sweep(struct session_table *t, uint64_t now_ms, uint32_t budget);
+
+/** session_count() - pins of one server, expired ones that nobody removed yet included; any
+ * thread */
+uint32_t session_count(const struct session_table *t, uint32_t backend);
+
+/** session_total() - all pins */
+uint32_t session_total(const struct session_table *t);
+
+/** session_evicted() - pins that fell to the cap before their TTL, since start */
+uint64_t session_evicted(const struct session_table *t);
+
+/**
+ * session_list() - copy pins out, for people
+ * @cursor: 0 at first; updated, so that a next call goes on; UINT64_MAX at the end
+ * @out: room for @max entries
+ *
+ * Locks one shard at a time. Returns the number of entries set.
+ */
+uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
+		      struct session *out, uint32_t max);
+
+#endif

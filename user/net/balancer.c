@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The balancer's life: listeners, workers, configuration in force. Main thread but where said. */
+#include "net/balancer.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "net/worker.h"
+
+#define LISTEN_BACKLOG 4096
+/* Readers in other threads hold a configuration for less than this. */
+#define CONFIG_GRACE_MS 5000
+/* Pins looked at per tick: a million expire within ten seconds, a tick takes about 1 ms. */
+#define SWEEP_PER_TICK 10000
+
+/* A configuration that was replaced. */
+struct retired {
+	struct retired *next;
+	const struct config *config;
+	uint64_t since_ms;
+};
+
+uint64_t balancer_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+uint64_t balancer_now_ms(void)
+{
+	return balancer_now_ns() / 1000000;
+}
+
+/* ---- listeners ---- */
+
+/* Accepted sockets inherit these options, which spares a system call each per connection. */
+static void listener_options(int fd, const struct addr *addr)
+{
+	int on = 1, off = 0;
+
+	if (addr_is_any(addr) && addr->sa.sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+static int listener_open(const struct addr *addr, char *why, unsigned int why_bytes)
+{
+	char text[ADDR_TEXT_MAX];
+	int fd, err;
+
+	/* IPPROTO_TCP: never MPTCP, whose sockets a sockmap does not take. */
+	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+	if (fd >= 0) {
+		listener_options(fd, addr);
+		if (bind(fd, &addr->sa, addr->len) == 0 && listen(fd, LISTEN_BACKLOG) == 0)
+			return fd;
+	}
+	err = -errno;
+	snprintf(why, why_bytes, "listen: cannot listen on %s: %s", addr_format(addr, text),
+		 strerror(-err));
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+static void close_all(const int *fd, unsigned int nr)
+{
+	for (unsigned int i = 0; i < nr; i++)
+		close(fd[i]);
+}
+
+/* One socket per address, each worker its own set; a port 0 becomes the same port for all. */
+static int worker_open(struct balancer *b, unsigned int index, char *why, unsigned int why_bytes)
+{
+	const struct config *c = atomic_load(&b->config);
+	int fd[LISTEN_MAX], err = 0;
+	unsigned int nr;
+
+	for (nr = 0; nr < c->nr_listen; nr++) {
+		struct addr addr = c->listen[nr];
+
+		if (index)
+			addr = balancer_listen_addr(b, nr);
+		fd[nr] = listener_open(&addr, why, why_bytes);
+		if (fd[nr] < 0) {
+			err = fd[nr];
+			break;
+		}
+	}
+	if (!err) {
+		err = worker_new(b, index, fd, nr, &b->worker[index]);
+		if (err)
+			snprintf(why, why_bytes, "cannot set up worker %u: %s", index,
+				 strerror(-err));
+	}
+	if (err)
+		close_all(fd, nr);
+	else
+		b->nr_workers = index + 1;
+	return err;
+}
+
+struct addr balancer_listen_addr(const struct balancer *b, unsigned int i)
+{
+	return b->listen[i];
+}
+
+static void listen_addrs(struct balancer *b)
+{
+	const struct worker *w = b->worker[0];
+
+	for (unsigned int i = 0; i < w->nr_listen; i++) {
+		b->listen[i].len = sizeof(b->listen[i].in6);
+		getsockname(w->listen[i].fd, &b->listen[i].sa, &b->listen[i].len);
+	}
+}
+
+/* ---- configuration ---- */
+
+const struct config *balancer_config(const struct balancer *b)
+{
+	return atomic_load(&b->config);
+}
+
+static void apply_health(struct balancer *b, const struct config *c)
+{
+	atomic_store(&b->backends.checked, c->health.interval_ms && c->health.path[0]);
+	atomic_store(&b->backends.fall, c->health.fall);
+}
+
+static bool all_seen(const struct balancer *b, const struct config *c)
+{
+	for (unsigned int i = 0; i < b->nr_workers; i++)
+		if (atomic_load(&b->worker[i]->seen) != c)
+			return false;
+	return true;
+}
+
+static void free_retired(struct balancer *b, uint64_t now_ms, bool all)
+{
+	struct retired **at = &b->retired, *r;
+
+	while ((r = *at)) {
+		if (!all && now_ms < r->since_ms + CONFIG_GRACE_MS) {
+			at = &r->next;
+			continue;
+		}
+		*at = r->next;
+		free((void *)r->config);
+		free(r);
+	}
+}
+
+static bool listeners_differ(const struct config *a, const struct config *b)
+{
+	if (a->nr_listen != b->nr_listen)
+		return true;
+	for (unsigned int i = 0; i < a->nr_listen; i++)
+		if (!addr_equal(&a->listen[i], &b->listen[i]))
+			return true;
+	return false;
+}
+
+static void restart_note(const struct config *old, const struct config *new, uint32_t cap,
+			 char *why, unsigned int why_bytes)
+{
+	snprintf(why, why_bytes, "%s%s%s",
+		 listeners_differ(old, new) ? "a changed listen needs a restart; " : "",
+		 old->workers != new->workers ? "changed workers need a restart; " : "",
+		 cap < new->session_max ? "a larger sessions.max needs a restart; " : "");
+	if (*why)
+		why[strlen(why) - 2] = '\0';
+}
+
+int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned int why_bytes)
+{
+	const struct config *old = atomic_load(&b->config);
+	struct retired *r = malloc(sizeof(*r));
+	uint64_t now_ms = balancer_now_ms();
+	uint32_t cap;
+	int err;
+
+	if (!r) {
+		snprintf(why, why_bytes, "out of memory");
+		return -ENOMEM;
+	}
+	err = backend_table_apply(&b->backends, c, b->sessions, now_ms);
+	if (err) {
+		snprintf(why, why_bytes,
+			 "backends: no free slot (%d at most, removed ones count until their "
+			 "sessions have expired)",
+			 BACKENDS_MAX);
+		free(r);
+		return err;
+	}
+	cap = session_table_limits(b->sessions, c->session_max, c->session_ttl_ms);
+	restart_note(old, c, cap, why, why_bytes);
+	apply_health(b, c);
+	atomic_store(&b->config, c);
+	*r = (struct retired){.next = b->retired, .config = old, .since_ms = now_ms};
+	b->retired = r;
+	atomic_fetch_add(&b->reloads, 1);
+	for (unsigned int i = 0; i < b->nr_workers; i++)
+		worker_wake(b->worker[i]);
+	return 0;
+}
+
+/* ---- life ---- */
+
+static uint64_t random_secret(void)
+{
+	uint64_t secret;
+
+	if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
+		secret = balancer_now_ns();
+	return secret;
+}
+
+static void workers_stop(struct balancer *b)
+{
+	for (unsigned int i = 0; i < b->nr_workers; i++) {
+		atomic_store(&b->worker[i]->stop, true);
+		worker_wake(b->worker[i]);
+	}
+	for (unsigned int i = 0; i < b->nr_workers; i++)
+		worker_free(b->worker[i]);
+	b->nr_workers = 0;
+}
+
+int balancer_start(struct balancer *b, struct config *c, char *why, unsigned int why_bytes)
+{
+	int err;
+
+	if (!c->workers) {
+		snprintf(why, why_bytes, "workers: must be at least 1");
+		return -EINVAL;
+	}
+	b->started_ms = balancer_now_ms();
+	backend_table_init(&b->backends);
+	apply_health(b, c);
+	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
+	if (!b->sessions) {
+		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions",
+			 c->session_max);
+		return -ENOMEM;
+	}
+	/* An empty table has room for every set of servers that passed the check. */
+	backend_table_apply(&b->backends, c, b->sessions, b->started_ms);
+	atomic_store(&b->config, c);
+	for (unsigned int i = 0; i < c->workers; i++) {
+		err = worker_open(b, i, why, why_bytes);
+		if (err)
+			goto err_workers;
+		if (i == 0)
+			listen_addrs(b);
+	}
+	for (unsigned int i = 0; i < b->nr_workers; i++) {
+		err = worker_start(b->worker[i]);
+		if (err) {
+			snprintf(why, why_bytes, "cannot start worker %u: %s", i, strerror(-err));
+			goto err_workers;
+		}
+	}
+	return 0;
+
+err_workers:
+	workers_stop(b);
+	atomic_store(&b->config, NULL);
+	session_table_free(b->sessions);
+	b->sessions = NULL;
+	return err;
+}
+
+void balancer_drain(struct balancer *b)
+{
+	atomic_store(&b->draining, true);
+	for (unsigned int i = 0; i < b->nr_workers; i++) {
+		atomic_store(&b->worker[i]->drain, true);
+		worker_wake(b->worker[i]);
+	}
+}
+
+bool balancer_idle(const struct balancer *b)
+{
+	return atomic_load(&b->connections) == 0;
+}
+
+void balancer_stop(struct balancer *b)
+{
+	workers_stop(b);
+	session_table_free(b->sessions);
+	free_retired(b, 0, true);
+	free((void *)atomic_load(&b->config));
+	memset(b, 0, sizeof(*b));
+}
+
+void balancer_tick(struct balancer *b)
+{
+	uint64_t now_ms = balancer_now_ms();
+
+	session_sweep(b->sessions, now_ms, SWEEP_PER_TICK);
+	backend_table_reap(&b->backends, b->sessions);
+	if (all_seen(b, atomic_load(&b->config)))
+		free_retired(b, now_ms, false);
+}
+
+const struct worker_stats *balancer_stats(const struct balancer *b, unsigned int worker)
+{
+	return b->worker[worker]->stats;
+}

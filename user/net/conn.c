@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The life of a client connection: the only place where states change.
+ *
+ * Happy path: bytes come, a head completes, exchange.c carries the exchange, the next head is
+ * looked for. Failures: the client's end and timeouts are seen here; what becomes of an exchange
+ * is exchange.c's business.
+ * Close: conn_close() is the one exit. It may be called anywhere; the memory lives until the loop
+ * has closed the handles, so callers only look at c->state afterwards.
+ */
+#include "net/conn.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "net/exchange.h"
+#include "net/relay.h"
+#include "net/upstream.h"
+#include "net/worker.h"
+
+/* Read from a client at once while a head is awaited. */
+#define HEAD_READ_BYTES (BUF_CLASS_BYTES(0) - BUF_HEADROOM)
+/* After our FIN, how long the client may still send before it is reset (RFC 9112 9.6). */
+#define LINGER_MS 2000
+/* A broken answer: how long the client may take to acknowledge what it was sent, and how often
+ * that is looked at. */
+#define BREAK_MS      1000
+#define BREAK_POLL_MS 5
+/* An answer of our own that the client does not take. */
+#define REPLY_MS 10000
+
+static const char *const close_names[CONN_CLOSE_NR] = {
+#define X(id, text) text,
+	CONN_CLOSES(X)
+#undef X
+};
+
+static void conn_run(struct conn *c);
+
+/* ---- time ---- */
+
+void conn_touch(struct conn *c)
+{
+	c->activity_ms = uv_now(&c->worker->loop);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* When the current state has lasted too long. */
+static uint64_t conn_due_ms(const struct conn *c)
+{
+	const struct config *config = c->worker->config;
+
+	switch (c->state) {
+	case CONN_HEAD:
+		if (buf_len(&c->in))
+			return c->head_ms + config->timeout.head_ms;
+		return c->activity_ms + config->timeout.idle_ms;
+	case CONN_EXCHANGE:
+		if (c->current && c->current->connecting)
+			return c->activity_ms + config->timeout.connect_ms;
+		if (!c->x.answered && relay_request_open(c))
+			return c->activity_ms +
+			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
+		return c->activity_ms + config->timeout.stall_ms;
+	case CONN_TUNNEL:
+		return c->activity_ms + config->timeout.tunnel_ms;
+	case CONN_REPLY:
+		return c->activity_ms + REPLY_MS;
+	case CONN_LINGER:
+		return c->head_ms + LINGER_MS;
+	case CONN_BREAK:
+		return earlier(c->head_ms + BREAK_MS, uv_now(&c->worker->loop) + BREAK_POLL_MS);
+	default:
+		return UINT64_MAX;
+	}
+}
+
+static void on_timer(uv_timer_t *timer);
+
+void conn_rearm(struct conn *c)
+{
+	uint64_t due = conn_due_ms(c), now = uv_now(&c->worker->loop);
+
+	/* Firing too early is harmless (on_timer() looks again) and spares an update per byte. */
+	if (c->state == CONN_CLOSED || c->armed_ms <= due)
+		return;
+	c->armed_ms = due;
+	uv_timer_start(&c->timer, on_timer, due > now ? due - now : 0, 0);
+}
+
+void conn_set_state(struct conn *c, enum conn_state state)
+{
+	c->state = state;
+	conn_touch(c);
+	if (state == CONN_LINGER || state == CONN_BREAK)
+		c->head_ms = c->activity_ms;
+	conn_rearm(c);
+}
+
+void conn_quickack(struct conn *c)
+{
+	int on = 1;
+
+	setsockopt(c->sock.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
+}
+
+/* ---- events wanted ---- */
+
+static int client_events(const struct conn *c)
+{
+	int events = 0, end = c->client_rdhup || c->client_eof ? 0 : UV_DISCONNECT;
+
+	switch (c->state) {
+	case CONN_HEAD:
+		return c->client_eof ? 0 : UV_READABLE;
+	case CONN_EXCHANGE:
+	case CONN_TUNNEL:
+		if (c->x.out_ready)
+			events |= UV_WRITABLE;
+		if (c->client_eof)
+			return events;
+		if (exchange_reads_client(c))
+			return events | UV_READABLE;
+		return events | end;
+	case CONN_REPLY:
+		return UV_WRITABLE;
+	case CONN_LINGER:
+		return UV_READABLE;
+	case CONN_BREAK:
+		return c->x.out_ready ? UV_WRITABLE : 0;
+	default:
+		return 0;
+	}
+}
+
+static int upstream_events(const struct conn *c)
+{
+	const struct exchange *x = &c->x;
+	int events = 0;
+
+	if (c->current->connecting)
+		return UV_WRITABLE;
+	if (!x->out_ready && !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))
+		events |= UV_READABLE;
+	if (x->sent < x->ready && !x->discard)
+		events |= UV_WRITABLE;
+	return events;
+}
+
+static void conn_want(struct conn *c)
+{
+	if (c->state == CONN_CLOSED)
+		return;
+	sock_want(&c->sock, client_events(c));
+	if (c->current)
+		sock_want(&c->current->sock, upstream_events(c));
+	conn_rearm(c);
+}
+
+/* The client gets no further answer here: close, but let it read what it was sent. */
+static void conn_finish(struct conn *c, enum conn_close reason)
+{
+	/* Unread bytes would make close() send a RST, which can destroy the answer on its way. */
+	if (c->client_eof || (c->x.request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0)) {
+		conn_close(c, reason);
+		return;
+	}
+	c->close_reason = reason;
+	shutdown(c->sock.fd, SHUT_WR);
+	buf_release(&c->worker->pool, &c->in);
+	conn_set_state(c, CONN_LINGER);
+}
+
+/* Both messages are complete, or an answer of our own went out: on to the next request. */
+void conn_next(struct conn *c)
+{
+	if (c->close_after || c->worker->draining) {
+		conn_finish(c, c->worker->draining ? CONN_CLOSE_DRAIN : CONN_CLOSE_DONE);
+		return;
+	}
+	exchange_begin(c);
+	c->head_ms = uv_now(&c->worker->loop);
+	conn_set_state(c, CONN_HEAD);
+}
+
+static void reply_progress(struct conn *c)
+{
+	enum relay_end end = relay_flush(c);
+
+	if (end == RELAY_CLIENT_GONE) {
+		conn_close(c, CONN_CLOSE_CLIENT_GONE);
+	} else if (end == RELAY_DONE) {
+		if (!c->close_after)
+			buf_consume(&c->worker->pool, &c->in, c->x.ready);
+		conn_next(c);
+	}
+}
+
+/* A broken answer is done with when the client has acknowledged all that it was sent. */
+static void break_progress(struct conn *c)
+{
+	int unsent = 0;
+
+	if (relay_flush(c) == RELAY_CLIENT_GONE) {
+		conn_close(c, c->close_reason);
+		return;
+	}
+	if (c->x.out_ready || (ioctl(c->sock.fd, SIOCOUTQ, &unsent) == 0 && unsent))
+		return;
+	c->break_reset = true;
+	conn_close(c, c->close_reason);
+}
+
+/* Parse what is there of a head. Returns false when more bytes are needed. */
+static bool head_progress(struct conn *c)
+{
+	struct exchange *x = &c->x;
+
+	switch (kvpin_head_parse(&x->request, &c->worker->config->names, buf_data(&c->in),
+				 buf_len(&c->in))) {
+	case KVPIN_STEP_DONE:
+		exchange_start(c);
+		return true;
+	case KVPIN_STEP_BAD:
+		exchange_refuse(c);
+		return true;
+	default:
+		conn_quickack(c);
+		return false;
+	}
+}
+
+/* Take the requests that are in the buffer one after the other, as far as they go. */
+static void conn_run(struct conn *c)
+{
+	for (;;) {
+		if (c->state == CONN_REPLY)
+			reply_progress(c);
+		else if (c->state == CONN_BREAK)
+			break_progress(c);
+		if (c->state != CONN_HEAD)
+			break;
+		if (!buf_len(&c->in) || !head_progress(c)) {
+			if (c->client_eof)
+				conn_close(c, CONN_CLOSE_CLIENT_GONE);
+			break;
+		}
+	}
+	conn_want(c);
+}
+
+/* ---- client events ---- */
+
+static void head_read(struct conn *c)
+{
+	uint32_t had = buf_len(&c->in);
+	ssize_t n;
+
+	if (buf_reserve(&c->worker->pool, &c->in, had ? HEAD_READ_BYTES / 4 : HEAD_READ_BYTES)) {
+		conn_close(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
+	n = recv(c->sock.fd, c->in.mem + c->in.end, buf_room(&c->in), 0);
+	if (n > 0) {
+		conn_touch(c);
+		if (!had)
+			c->head_ms = c->activity_ms;
+		c->in.end += n;
+		return;
+	}
+	if (!had)
+		buf_release(&c->worker->pool, &c->in);
+	if (n == 0)
+		c->client_eof = true;
+	else if (errno != EAGAIN && errno != EINTR)
+		conn_close(c, CONN_CLOSE_CLIENT_GONE);
+}
+
+/* Throw away what still comes, until the client's FIN. */
+static void linger_read(struct conn *c)
+{
+	ssize_t n = recv(c->sock.fd, c->worker->edit, sizeof(c->worker->edit), 0);
+
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		conn_close(c, c->close_reason);
+}
+
+static void on_client_event(uv_poll_t *poll, int status, int events)
+{
+	struct conn *c = poll->data;
+
+	if (status < 0) {
+		/* EPOLLERR: libuv has stopped the watcher. Of an idle or finished connection
+		 * that is the end; else recv() and send() find out. */
+		c->sock.events = 0;
+		events = UV_READABLE | UV_WRITABLE;
+		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) {
+			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+			return;
+		}
+	}
+	switch (c->state) {
+	case CONN_HEAD:
+		head_read(c);
+		break;
+	case CONN_EXCHANGE:
+	case CONN_TUNNEL:
+		if (events & UV_DISCONNECT)
+			c->client_rdhup = true;
+		if ((events & UV_READABLE) && !c->client_eof)
+			exchange_client_readable(c);
+		if ((events & UV_WRITABLE) && c->x.out_ready &&
+		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL))
+			exchange_answer(c);
+		break;
+	case CONN_LINGER:
+		linger_read(c);
+		break;
+	default: /* CONN_REPLY, CONN_BREAK: conn_run() goes on */
+		break;
+	}
+	conn_run(c);
+}
+
+/* ---- upstream events ---- */
+
+void conn_on_upstream_ready(struct conn *c)
+{
+	exchange_server_writable(c);
+	conn_run(c);
+}
+
+void conn_on_upstream_readable(struct conn *c)
+{
+	exchange_answer(c);
+	conn_run(c);
+}
+
+void conn_on_connect_failed(struct conn *c, int err)
+{
+	exchange_connect_failed(c, err);
+	conn_run(c);
+}
+
+/* ---- timeouts ---- */
+
+static void conn_timeout(struct conn *c)
+{
+	switch (c->state) {
+	case CONN_HEAD:
+		if (!buf_len(&c->in)) {
+			conn_close(c, CONN_CLOSE_IDLE);
+			break;
+		}
+		exchange_head_timeout(c);
+		break;
+	case CONN_EXCHANGE:
+		exchange_timeout(c);
+		break;
+	case CONN_BREAK:
+		if (uv_now(&c->worker->loop) < c->head_ms + BREAK_MS)
+			break;
+		c->break_reset = true;
+		conn_close(c, c->close_reason);
+		break;
+	case CONN_LINGER:
+		conn_close(c, c->close_reason);
+		break;
+	default:
+		exchange_settle(c, OUTCOME_TIMEOUT);
+		c->break_reset = true;
+		conn_close(c, CONN_CLOSE_TIMEOUT);
+	}
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	struct conn *c = timer->data;
+
+	c->armed_ms = UINT64_MAX;
+	if (c->state == CONN_BREAK || uv_now(&c->worker->loop) >= conn_due_ms(c))
+		conn_timeout(c);
+	conn_run(c);
+	conn_rearm(c);
+}
+
+/* ---- begin and end ---- */
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+	struct conn *c = handle->data;
+
+	if (--c->handles == 0)
+		free(c);
+}
+
+void conn_new(struct worker *w, int fd, const struct addr *peer)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c || sock_open(&c->sock, &w->loop, fd, c, on_client_event)) {
+		free(c);
+		close(fd);
+		return;
+	}
+	c->worker = w;
+	c->peer = *peer;
+	uv_timer_init(&w->loop, &c->timer);
+	c->timer.data = c;
+	c->handles = 2;
+	c->armed_ms = UINT64_MAX;
+	list_add_tail(&w->conns, &c->link);
+	atomic_fetch_add(&w->balancer->connections, 1);
+	stat_add(&w->stats->accepted, 1);
+	stat_add(&w->stats->open, 1);
+	exchange_begin(c);
+	conn_set_state(c, CONN_HEAD);
+	/* The first request is often there already. */
+	head_read(c);
+	conn_run(c);
+}
+
+void conn_close(struct conn *c, enum conn_close reason)
+{
+	struct worker *w = c->worker;
+	bool reset = c->break_reset;
+
+	if (c->state == CONN_CLOSED)
+		return;
+	if (c->x.backend) {
+		/* An answer under way must not look complete because of our end. */
+		reset |= c->x.head_sent;
+		exchange_settle(c, reason == CONN_CLOSE_STOP ? OUTCOME_SHUTDOWN
+							     : OUTCOME_CLIENT_ABORT);
+	}
+	c->state = CONN_CLOSED;
+	c->close_reason = reason;
+	LOG(DEBUG, "connection closed", F_STR("reason", close_names[reason]));
+	buf_release(&w->pool, &c->in);
+	buf_release(&w->pool, &c->out);
+	upstream_drop_all(c, true);
+	list_del(&c->link);
+	atomic_fetch_sub(&w->balancer->connections, 1);
+	stat_add(&w->stats->open, -1);
+	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
+	sock_close(&c->sock, reset, on_handle_closed);
+}
+
+void conn_drain(struct conn *c)
+{
+	if (c->state == CONN_HEAD && !buf_len(&c->in))
+		conn_close(c, CONN_CLOSE_DRAIN);
+}

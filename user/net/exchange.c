@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * One request and its answer: dispatch, another attempt, an answer of our own, the break, the end.
+ *
+ * Happy path: exchange_start() has a complete head, a server is chosen, the request goes out, the
+ * answer comes back, exchange_done() settles.
+ * Failures: the relay reports how its part ended; exchange_trouble() turns that into another
+ * attempt, an error answer, a broken-off answer, or the end of the connection.
+ * Close: by conn_close(), after the exchange was settled: counted once, its server left.
+ */
+#include "net/exchange.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
+#include "net/dispatch.h"
+#include "net/head_edit.h"
+#include "net/relay.h"
+#include "net/reply.h"
+#include "net/upstream.h"
+#include "net/worker.h"
+
+/* Servers tried for one request before the client is told. */
+#define ATTEMPTS_MAX 3
+/* Of pipelined requests, bytes taken in while an earlier answer is under way. */
+#define READ_AHEAD_BYTES (16 * 1024)
+
+static void exchange_trouble(struct conn *c, enum relay_end end);
+
+/* ---- the end of an exchange ---- */
+
+static void log_request(const struct conn *c, enum stat_outcome outcome)
+{
+	const struct exchange *x = &c->x;
+	char client[ADDR_TEXT_MAX];
+	struct log_field field[16];
+	unsigned int n = 0;
+
+	if (!c->worker->config->log.requests)
+		return;
+	field[n++] = F_STR("client", addr_format(&c->peer, client));
+	field[n++] = F_STR("outcome", stat_outcome_names[outcome]);
+	field[n++] = F_UINT("status", x->status);
+	if (x->attempts) {
+		field[n++] = F_STR("reason", decide_reason_names[x->reason]);
+		field[n++] = F_STR("backend", x->backend ? x->backend->name : "");
+		field[n++] = F_STR("turn", x->later_turn ? "later" : "first");
+		field[n++] = F_UINT("attempts", x->attempts);
+	}
+	if (x->keyed && log_enabled(LOG_DEBUG))
+		field[n++] = F_HEX("session", x->session);
+	if (x->request.error)
+		field[n++] = F_STR("error", http_error_names[x->request.error]);
+	if (x->ttft_ns)
+		field[n++] = F_DBL("ttft_ms", x->ttft_ns / 1e6);
+	if (x->started_ns)
+		field[n++] = F_DBL("total_ms", (balancer_now_ns() - x->started_ns) / 1e6);
+	field[n++] = F_UINT("bytes_up", x->bytes_up);
+	field[n++] = F_UINT("bytes_down", x->bytes_down);
+	field[n] = (struct log_field){0};
+	log_write(LOG_INFO, "request", field);
+}
+
+static void exchange_count(struct conn *c, enum stat_outcome outcome)
+{
+	unsigned int slot = c->x.backend ? c->x.backend->id : STAT_NO_BACKEND;
+
+	if (c->counted)
+		return;
+	c->counted = true;
+	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
+	log_request(c, outcome);
+}
+
+/* The exchange is over: count it once, leave its server. */
+void exchange_settle(struct conn *c, enum stat_outcome outcome)
+{
+	exchange_count(c, outcome);
+	dispatch_release(c);
+}
+
+void exchange_begin(struct conn *c)
+{
+	memset(&c->x, 0, sizeof(c->x));
+	kvpin_head_init(&c->x.request, KVPIN_REQUEST);
+	kvpin_head_init(&c->x.answer, KVPIN_RESPONSE);
+	c->x.request.limit_bytes = c->worker->config->limit.head_bytes;
+	c->x.request.limit_fields = c->worker->config->limit.head_fields;
+	c->counted = false;
+}
+
+void exchange_abort(struct conn *c, enum conn_close reason)
+{
+	exchange_count(c, OUTCOME_CLIENT_ABORT);
+	conn_close(c, reason);
+}
+
+static void exchange_done(struct conn *c)
+{
+	struct exchange *x = &c->x;
+	bool whole = x->request_body.state == KVPIN_BS_DONE && x->sent == x->ready;
+
+	exchange_settle(c, OUTCOME_OK);
+	if (whole && !x->close_upstream && !x->discard && !c->eof_passed)
+		upstream_keep(c);
+	else
+		upstream_drop(c, !whole);
+	if (!whole)
+		c->close_after = true;
+	else
+		buf_consume(&c->worker->pool, &c->in, x->ready);
+	x->ready = x->sent = 0;
+	conn_next(c);
+}
+
+/* ---- answers of our own ---- */
+
+static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned int status,
+			   const char *message, const char *code, uint32_t retry_after_s)
+{
+	struct exchange *x = &c->x;
+
+	/* Without the request's end the next one's beginning is not known. */
+	if (x->request_body.state != KVPIN_BS_DONE || outcome == OUTCOME_REFUSED ||
+	    !x->request.minor || c->worker->draining)
+		c->close_after = true;
+	if (reply_error(c, status, message, code, retry_after_s)) {
+		conn_close(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
+	exchange_settle(c, outcome);
+	upstream_drop(c, true);
+	conn_set_state(c, CONN_REPLY);
+}
+
+static uint32_t retry_after_s(const struct config *config)
+{
+	uint32_t ms = config->health.interval_ms * config->health.rise;
+
+	return ms > 1000 ? (ms + 999) / 1000 : 1;
+}
+
+/* ---- dispatch ---- */
+
+static void exchange_send(struct conn *c)
+{
+	enum relay_end end = relay_send_request(c);
+
+	if (end == RELAY_CONNECT_FAILED)
+		exchange_trouble(c, end);
+}
+
+static void server_failed(struct conn *c, enum backend_cause cause, int err)
+{
+	struct balancer *b = c->worker->balancer;
+	struct backend *backend = c->x.backend;
+
+	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
+		LOG(WARN, "backend down", F_STR("backend", backend->name),
+		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));
+	c->x.excluded |= 1ULL << backend->id;
+}
+
+/* Choose a server and send what is there; again and again while servers cannot be reached. */
+static void exchange_dispatch(struct conn *c)
+{
+	struct exchange *x = &c->x;
+	const struct config *config = c->worker->config;
+	bool fresh;
+	int err;
+
+	/* A request that cannot be held whole must not go over a connection that the server may
+	 * be closing right now: it could not be sent again. */
+	fresh = x->request_body.state != KVPIN_BS_DONE &&
+		(x->request_body.state != KVPIN_BS_COUNTED ||
+		 x->request_body.left + x->ready > config->limit.hold_bytes);
+	for (;;) {
+		bool some = x->attempts > 0;
+
+		if (x->attempts >= ATTEMPTS_MAX || !dispatch_choose(c)) {
+			if (some)
+				exchange_reply(c, OUTCOME_UNREACHABLE, 502,
+					       "The model server could not be reached.",
+					       "server_unreachable", 0);
+			else
+				exchange_reply(c, OUTCOME_NO_SERVER, 503,
+					       "No model server is available.", "no_server",
+					       retry_after_s(config));
+			return;
+		}
+		x->dispatched_ns = balancer_now_ns();
+		x->sent = 0;
+		x->held = true;
+		x->discard = false;
+		conn_set_state(c, CONN_EXCHANGE);
+		err = upstream_get(c, x->backend, fresh);
+		if (!err)
+			break;
+		server_failed(c, BACKEND_CAUSE_REFUSED, -err);
+		dispatch_release(c);
+	}
+	exchange_send(c);
+}
+
+/* The server that this exchange was on is gone and nothing of an answer came. */
+static void exchange_again(struct conn *c, enum backend_cause cause, int err)
+{
+	struct exchange *x = &c->x;
+	bool reused = c->current && c->current->used;
+
+	upstream_drop(c, false);
+	if (c->eof_passed) {
+		/* The server saw the client's FIN and closed: that is its answer. */
+		exchange_count(c, OUTCOME_CLIENT_ABORT);
+		conn_close(c, CONN_CLOSE_CLIENT_GONE);
+		return;
+	}
+	if (cause == BACKEND_CAUSE_RESET && reused && x->held) {
+		/* An idle connection that the server had closed: the same server again. */
+		stat_add(&c->worker->stats->backend[x->backend->id].resends, 1);
+		x->sent = 0;
+		x->discard = false;
+		err = -upstream_get(c, x->backend, true);
+		if (!err) {
+			conn_touch(c);
+			conn_rearm(c);
+			exchange_send(c);
+			return;
+		}
+		cause = BACKEND_CAUSE_REFUSED;
+	}
+	server_failed(c, cause, err);
+	if (!x->held) {
+		exchange_reply(c, OUTCOME_UNREACHABLE, 502,
+			       "The model server closed the connection before it answered.",
+			       "server_lost", 0);
+		return;
+	}
+	if (cause == BACKEND_CAUSE_RESET)
+		stat_add(&c->worker->stats->backend[x->backend->id].resends, 1);
+	dispatch_release(c);
+	exchange_dispatch(c);
+}
+
+/* ---- trouble ---- */
+
+/* The answer broke off. The client gets what came, and then a RST: never a clean end. */
+static void exchange_break(struct conn *c, enum stat_outcome outcome)
+{
+	struct exchange *x = &c->x;
+
+	exchange_settle(c, outcome);
+	upstream_drop(c, true);
+	if (x->out_ready < buf_len(&c->out))
+		c->out.end = c->out.start + x->out_ready;
+	c->close_reason = CONN_CLOSE_BROKEN_ANSWER;
+	conn_set_state(c, CONN_BREAK);
+}
+
+/* Is it too late for an answer of our own? Whole interim answers do not count. */
+static bool answer_begun(const struct exchange *x)
+{
+	return x->head_sent || (x->bytes_down && x->out_ready);
+}
+
+static void exchange_trouble(struct conn *c, enum relay_end end)
+{
+	struct exchange *x = &c->x;
+
+	switch (end) {
+	case RELAY_WAIT:
+	case RELAY_DONE:
+		break;
+	case RELAY_CLIENT_GONE:
+	case RELAY_CLIENT_EOF:
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+		break;
+	case RELAY_BAD_REQUEST:
+		x->request.error = x->request_body.error;
+		stat_add(&c->worker->stats->http_errors[x->request.error], 1);
+		c->close_reason = CONN_CLOSE_BAD_REQUEST;
+		if (answer_begun(x))
+			exchange_break(c, OUTCOME_REFUSED);
+		else
+			exchange_reply(c, OUTCOME_REFUSED, 400, "The request body is malformed.",
+				       http_error_names[x->request.error], 0);
+		break;
+	case RELAY_CONNECT_FAILED:
+		exchange_again(c, BACKEND_CAUSE_REFUSED, errno);
+		break;
+	case RELAY_SERVER_LOST:
+		exchange_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
+		break;
+	case RELAY_TRUNCATED:
+	case RELAY_BAD_ANSWER:
+		if (answer_begun(x))
+			exchange_break(c, end == RELAY_TRUNCATED ? OUTCOME_TRUNCATED
+								 : OUTCOME_BAD_ANSWER);
+		else
+			exchange_reply(
+				c, end == RELAY_TRUNCATED ? OUTCOME_TRUNCATED : OUTCOME_BAD_ANSWER,
+				502, "The model server's answer was malformed or broke off.",
+				"bad_answer", 0);
+		break;
+	case RELAY_NO_MEMORY:
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		break;
+	}
+}
+
+/* ---- a new request ---- */
+
+void exchange_refuse(struct conn *c)
+{
+	enum kvpin_http_error error = c->x.request.error;
+
+	stat_add(&c->worker->stats->http_errors[error], 1);
+	c->close_reason = CONN_CLOSE_BAD_REQUEST;
+	exchange_reply(c, OUTCOME_REFUSED, reply_status_of(error), "The request is malformed.",
+		       http_error_names[error], 0);
+}
+
+/* The fields that this proxy adds to a request; "" when none. */
+static const char *added_fields(const struct conn *c, char *text, size_t bytes)
+{
+	char peer[ADDR_TEXT_MAX];
+	int n = 0;
+
+	*text = '\0';
+	if (!(c->x.request.flags & KVPIN_HEAD_HOST)) {
+		struct addr local = {.len = sizeof(local.in6)};
+
+		getsockname(c->sock.fd, &local.sa, &local.len);
+		n = snprintf(text, bytes, "Host: %s\r\n", addr_format(&local, peer));
+	}
+	if (c->worker->config->forwarded_for) {
+		const void *ip = c->peer.sa.sa_family == AF_INET
+					 ? (const void *)&c->peer.in4.sin_addr
+					 : (const void *)&c->peer.in6.sin6_addr;
+
+		uv_inet_ntop(c->peer.sa.sa_family, ip, peer, sizeof(peer));
+		snprintf(text + n, bytes - n, "X-Forwarded-For: %s\r\n", peer);
+	}
+	return text;
+}
+
+/* A complete head: judge it, edit it, send it on its way. */
+void exchange_start(struct conn *c)
+{
+	struct exchange *x = &c->x;
+	struct head_connection said;
+	struct head_change change = {0};
+	char fields[BUF_HEADROOM / 2];
+
+	x->started_ns = balancer_now_ns();
+	kvpin_body_of_request(&x->request_body, &x->request);
+	said = head_connection(&x->request, buf_data(&c->in));
+	/* Persistence of HTTP/1.0 is not offered: every answer to it ends the connection. */
+	c->close_after = said.close || !x->request.minor;
+	if (x->request.method == KVPIN_METHOD_CONNECT) {
+		exchange_reply(c, OUTCOME_REFUSED, 501, "CONNECT is not supported.",
+			       "connect_not_supported", 0);
+		return;
+	}
+	dispatch_key(c);
+	x->upgrade = said.upgrade && (x->request.flags & KVPIN_HEAD_UPGRADE) && x->request.minor;
+	change.keep_upgrade = x->upgrade;
+	change.version_11 = !x->request.minor;
+	change.insert = added_fields(c, fields, sizeof(fields));
+	x->ready = head_edit(&c->in, &x->request, &change, c->worker->edit);
+	switch (relay_walk_request(c)) {
+	case RELAY_BAD_REQUEST:
+		exchange_trouble(c, RELAY_BAD_REQUEST);
+		return;
+	case RELAY_WAIT:
+		/* A client without TCP_NODELAY sends its body when the head is acknowledged. */
+		conn_quickack(c);
+		break;
+	default:
+		break;
+	}
+	exchange_dispatch(c);
+}
+
+/* ---- events ---- */
+
+/* A tunnel ends when both sides have. */
+static void tunnel_end(struct conn *c)
+{
+	if (c->x.answer_body.state != KVPIN_BS_DONE || !c->eof_passed)
+		return;
+	exchange_settle(c, OUTCOME_OK);
+	conn_close(c, CONN_CLOSE_DONE);
+}
+
+/* The client's FIN came while its answer is under way: a half-close or the prelude of an abort.
+ * The server is told exactly that, and decides. Requests still in the buffer come first. */
+static void pass_eof(struct conn *c)
+{
+	struct exchange *x = &c->x;
+
+	if (c->eof_passed || !c->client_eof || x->sent < x->ready || buf_len(&c->in) > x->ready ||
+	    !c->current || c->current->connecting)
+		return;
+	c->eof_passed = true;
+	shutdown(c->current->sock.fd, SHUT_WR);
+	if (c->state == CONN_TUNNEL)
+		tunnel_end(c);
+}
+
+/* While an answer is under way: pipelined requests, or the client's end. */
+static void read_ahead(struct conn *c)
+{
+	ssize_t n;
+
+	if (buf_reserve(&c->worker->pool, &c->in, READ_AHEAD_BYTES / 4)) {
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
+	n = recv(c->sock.fd, c->in.mem + c->in.end, buf_room(&c->in), 0);
+	if (n > 0)
+		c->in.end += n;
+	else if (!buf_len(&c->in))
+		buf_release(&c->worker->pool, &c->in);
+	if (n == 0)
+		c->client_eof = true;
+	else if (n < 0 && errno != EAGAIN && errno != EINTR)
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+}
+
+void exchange_client_readable(struct conn *c)
+{
+	enum relay_end end;
+
+	if (c->x.request_body.state == KVPIN_BS_DONE) {
+		read_ahead(c);
+	} else {
+		end = relay_read_request(c);
+		if (end == RELAY_WAIT || end == RELAY_DONE)
+			exchange_send(c);
+		else
+			exchange_trouble(c, end);
+	}
+	if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL)
+		pass_eof(c);
+}
+
+void exchange_answer(struct conn *c)
+{
+	enum relay_end end = relay_answer(c);
+	struct exchange *x = &c->x;
+
+	if (x->head_done && x->answer_body.state == KVPIN_BS_TUNNEL && c->state == CONN_EXCHANGE &&
+	    end == RELAY_WAIT) {
+		x->request_body.state = KVPIN_BS_TUNNEL;
+		conn_set_state(c, CONN_TUNNEL);
+		if (relay_walk_request(c) == RELAY_WAIT)
+			exchange_send(c);
+	}
+	if (end == RELAY_DONE && c->state == CONN_TUNNEL) {
+		/* The server's FIN: pass it on; the client may still speak. */
+		shutdown(c->sock.fd, SHUT_WR);
+		tunnel_end(c);
+	} else if (end == RELAY_DONE) {
+		exchange_done(c);
+	} else {
+		exchange_trouble(c, end);
+	}
+}
+
+void exchange_server_writable(struct conn *c)
+{
+	exchange_send(c);
+	if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL)
+		pass_eof(c);
+}
+
+void exchange_connect_failed(struct conn *c, int err)
+{
+	exchange_again(c, BACKEND_CAUSE_REFUSED, err);
+}
+
+void exchange_head_timeout(struct conn *c)
+{
+	c->close_after = true;
+	exchange_reply(c, OUTCOME_TIMEOUT, 408, "The request head took too long.", "head_timeout",
+		       0);
+}
+
+void exchange_timeout(struct conn *c)
+{
+	if (c->current && c->current->connecting)
+		exchange_again(c, BACKEND_CAUSE_REFUSED, ETIMEDOUT);
+	else if (answer_begun(&c->x))
+		exchange_break(c, OUTCOME_TIMEOUT);
+	else if (relay_request_open(c))
+		exchange_reply(c, OUTCOME_TIMEOUT, 408, "The request body took too long.",
+			       "body_timeout", 0);
+	else
+		exchange_reply(c, OUTCOME_TIMEOUT, 504, "The model server did not answer.",
+			       "server_timeout", 0);
+}
+
+bool exchange_reads_client(const struct conn *c)
+{
+	if (c->client_eof)
+		return false;
+	if (c->x.request_body.state == KVPIN_BS_DONE)
+		return buf_len(&c->in) - c->x.ready < READ_AHEAD_BYTES;
+	return relay_request_open(c);
+}

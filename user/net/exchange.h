@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The exchange's side of a client connection: conn.c calls these on events; after any of them
+ * c->state may be another one, CONN_CLOSED included.
+ */
+#ifndef NET_EXCHANGE_H
+#define NET_EXCHANGE_H
+
+#include <stdbool.h>
+
+#include "net/conn.h"
+
+/** exchange_begin() - forget the last exchange, await a new head */
+void exchange_begin(struct conn *c);
+
+/** exchange_start() - the head is complete: judge it, choose a server, send what is there */
+void exchange_start(struct conn *c);
+
+/** exchange_refuse() - the head is malformed (x.request.error) */
+void exchange_refuse(struct conn *c);
+
+/** exchange_client_readable() - more of the request, pipelined requests, or the client's FIN */
+void exchange_client_readable(struct conn *c);
+
+/** exchange_reads_client() - is there room for what the client sends next? */
+bool exchange_reads_client(const struct conn *c);
+
+/** exchange_server_writable() - the current upstream can take bytes */
+void exchange_server_writable(struct conn *c);
+
+/** exchange_answer() - the current upstream has something, or the client can take bytes again */
+void exchange_answer(struct conn *c);
+
+/** exchange_connect_failed() - no connection to the chosen server came about; @err: errno */
+void exchange_connect_failed(struct conn *c, int err);
+
+/** exchange_timeout() - nothing moved for too long in CONN_EXCHANGE */
+void exchange_timeout(struct conn *c);
+
+/** exchange_head_timeout() - a head took too long to complete */
+void exchange_head_timeout(struct conn *c);
+
+/** exchange_settle() - count the outcome (once) and leave the server */
+void exchange_settle(struct conn *c, enum stat_outcome outcome);
+
+/** exchange_abort() - the client left: settle and close */
+void exchange_abort(struct conn *c, enum conn_close reason);
+
+#endif

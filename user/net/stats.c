@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Label texts of the statistics. */
+#include "net/stats.h"
+
+const char *const stat_outcome_names[OUTCOME_NR] = {
+#define X(id, text) text,
+	STAT_OUTCOMES(X)
+#undef X
+};
+
+const char *const stat_path_names[STAT_PATH_NR] = {"relay"};

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What a worker counts. Each worker has its own and is the only writer; the exporter adds them
+ * up. Labels come from the tables here, so that log text and metric label are one.
+ */
+#ifndef NET_STATS_H
+#define NET_STATS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/hist.h"
+#include "core/config.h"
+#include "core/decide.h"
+#include "kvpin_http_head.h"
+
+/* How an exchange ended. */
+#define STAT_OUTCOMES(X)                                                                           \
+	X(OK, "ok")			/* the answer went out whole */                            \
+	X(CLIENT_ABORT, "client_abort") /* the client left first */                                \
+	X(TRUNCATED, "truncated")	/* the server's answer broke off: passed on as a break */  \
+	X(BAD_ANSWER, "bad_answer")	/* the server's answer was malformed: 502 or a break */    \
+	X(UNREACHABLE, "unreachable")	/* no connection, or lost before an answer: 502 */         \
+	X(NO_SERVER, "no_server")	/* nobody eligible: 503 */                                 \
+	X(TIMEOUT, "timeout")		/* no byte moved for too long: 408, 504 or a break */      \
+	X(REFUSED, "refused")		/* the client's request was malformed or too large: 4xx */ \
+	X(SHUTDOWN, "shutdown")		/* the drain deadline cut it */
+
+enum stat_outcome {
+#define STAT_X(id, text) OUTCOME_##id,
+	STAT_OUTCOMES(STAT_X)
+#undef STAT_X
+	OUTCOME_NR
+};
+
+extern const char *const stat_outcome_names[OUTCOME_NR];
+
+/* The data paths that can carry an exchange's bytes. */
+enum stat_path {
+	STAT_PATH_RELAY,
+	STAT_PATH_NR
+};
+
+extern const char *const stat_path_names[STAT_PATH_NR];
+
+enum stat_turn {
+	TURN_FIRST,
+	TURN_LATER,
+	TURN_NR
+};
+
+/* Requests that reached no server (no_server, refused) are counted under this pseudo slot, whose
+ * backend label is empty. */
+#define STAT_NO_BACKEND BACKENDS_MAX
+
+/* Both structs hold _Atomic uint64_t and nothing else: the exporter adds them up as arrays. */
+struct backend_stats {
+	_Atomic uint64_t requests[STAT_PATH_NR][OUTCOME_NR];
+	_Atomic uint64_t bytes_up[STAT_PATH_NR];   /* towards the server */
+	_Atomic uint64_t bytes_down[STAT_PATH_NR]; /* towards the client */
+	_Atomic uint64_t connects;	 /* upstream connections opened */
+	_Atomic uint64_t reuses;	 /* requests that went over an open one */
+	_Atomic uint64_t resends;	 /* requests sent again on another connection */
+	struct hist ttft[TURN_NR];	 /* dispatch to first token (SSE) or first byte */
+	struct hist token_gap;
+};
+
+struct worker_stats {
+	struct backend_stats backend[BACKENDS_MAX + 1];
+	_Atomic uint64_t moves[DECIDE_REASON_NR]; /* kvpin_session_moves_total */
+	_Atomic uint64_t keyless;		  /* requests without a session key */
+	_Atomic uint64_t long_keys;		  /* keys over KVPIN_KEY_BYTES */
+	_Atomic uint64_t repeated_keys;		  /* session header present twice */
+	_Atomic uint64_t http_errors[KVPIN_HTTP_NR]; /* malformed requests, by reason */
+	_Atomic uint64_t accepted;		  /* client connections */
+	_Atomic uint64_t accept_pauses;		  /* at limit.connections, or out of descriptors */
+	_Atomic uint64_t open;			  /* client connections now */
+};
+
+#endif

@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The control socket: its answers, and the life of its file. The balancer is a fake: a table of
+ * servers, a real session table and two workers' counters.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <curl/curl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ops/control.h"
+
+#define WORKERS	 2
+#define SESSIONS 700
+
+static struct world {
+	struct balancer b;
+	struct config c;
+	struct worker_stats stats[WORKERS];
+	struct metrics_base base;
+	pthread_rwlock_t lock;
+	char dir[64];
+	char path[CONTROL_PATH_MAX];
+	struct control *control;
+	int reload_rc;
+	const char *reload_text;
+	atomic_uint reloads;
+} w;
+
+uint64_t balancer_now_ms(void)
+{
+	return 1000000;
+}
+
+const struct config *balancer_config(const struct balancer *b)
+{
+	return atomic_load(&b->config);
+}
+
+const struct worker_stats *balancer_stats(const struct balancer *b, unsigned int worker)
+{
+	return &w.stats[worker];
+}
+
+struct addr balancer_listen_addr(const struct balancer *b, unsigned int i)
+{
+	struct addr addr;
+	const char *why;
+
+	addr_parse(i ? "[::1]:8081" : "127.0.0.1:8080", &addr, &why);
+	return addr;
+}
+
+static int fake_reload(void *arg, char *text, unsigned int text_bytes)
+{
+	assert_ptr_equal(arg, &w);
+	atomic_fetch_add(&w.reloads, 1);
+	snprintf(text, text_bytes, "%s", w.reload_text);
+	return w.reload_rc;
+}
+
+static void config_add(const char *name, const char *address)
+{
+	struct backend_config *bc = &w.c.backend[w.c.nr_backends++];
+	const char *why;
+
+	snprintf(bc->name, sizeof(bc->name), "%s", name);
+	assert_int_equal(addr_parse(address, &bc->addr, &why), 0);
+	bc->weight = 1;
+	bc->slots = 4;
+}
+
+static void pin(uint64_t id, uint32_t slot, uint64_t now_ms)
+{
+	struct session_txn txn;
+
+	session_begin(w.b.sessions, id, now_ms, &txn);
+	session_commit(&txn, slot);
+}
+
+static int try_start(const char *path, struct control **out, char *why, unsigned int why_bytes)
+{
+	const struct control_params params = {
+		.balancer = &w.b,
+		.base = &w.base,
+		.lock = &w.lock,
+		.reload = fake_reload,
+		.arg = &w,
+	};
+	int rc = control_open(out, path, why, why_bytes);
+
+	if (rc || !*out)
+		return rc;
+	return control_serve(*out, &params, why, why_bytes);
+}
+
+static void start(void)
+{
+	char why[256] = "";
+
+	if (try_start(w.path, &w.control, why, sizeof(why)))
+		fail_msg("%s", why);
+	assert_non_null(w.control);
+}
+
+static void stop(void)
+{
+	control_stop(w.control);
+	w.control = NULL;
+}
+
+static int setup(void **state)
+{
+	memset(&w, 0, sizeof(w));
+	log_setup(LOG_ERROR, LOG_LOGFMT);
+	config_defaults(&w.c);
+	w.c.nr_listen = 2;
+	backend_table_init(&w.b.backends);
+	w.b.sessions = session_table_new(10000, 10000000, 1);
+	w.b.nr_workers = WORKERS;
+	w.b.started_ms = 1000000 - 61500;
+	w.reload_text = "";
+	atomic_store(&w.b.config, &w.c);
+	pthread_rwlock_init(&w.lock, NULL);
+	config_add("gpu0", "127.0.0.1:9081");
+	config_add("gpu1", "[::1]:9082");
+	assert_int_equal(backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 990000), 0);
+	strcpy(w.dir, "/tmp/kvpin-test-control.XXXXXX");
+	assert_non_null(mkdtemp(w.dir));
+	snprintf(w.path, sizeof(w.path), "%s/run/control.sock", w.dir);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char run[128];
+
+	control_stop(w.control);
+	session_table_free(w.b.sessions);
+	pthread_rwlock_destroy(&w.lock);
+	unlink(w.path);
+	snprintf(run, sizeof(run), "%s/run", w.dir);
+	rmdir(run);
+	assert_int_equal(rmdir(w.dir), 0); /* nothing else is left */
+	return 0;
+}
+
+struct answer {
+	long status;
+	char *text;
+	json_t *json;
+};
+
+static size_t collect(char *data, size_t size, size_t nr, void *arg)
+{
+	struct answer *a = arg;
+	size_t len = a->text ? strlen(a->text) : 0;
+
+	a->text = realloc(a->text, len + nr + 1);
+	memcpy(a->text + len, data, nr);
+	a->text[len + nr] = '\0';
+	return nr;
+}
+
+static json_t *ask(const char *method, const char *target, long status)
+{
+	CURL *easy = curl_easy_init();
+	struct answer a = {0};
+	char url[512], *type;
+
+	snprintf(url, sizeof(url), "http://kvpin%s", target);
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, w.path);
+	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);
+	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	if (!strcmp(method, "POST"))
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "{}");
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, collect);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &a);
+	assert_int_equal(curl_easy_perform(easy), CURLE_OK);
+	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &a.status);
+	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &type);
+	assert_string_equal(type, "application/json");
+	curl_easy_cleanup(easy);
+	if (getenv("VERBOSE"))
+		print_message("%s %s: %ld %s\n", method, target, a.status, a.text);
+	assert_int_equal(a.status, status);
+	a.json = json_loads(a.text, 0, NULL);
+	assert_non_null(a.json);
+	free(a.text);
+	return a.json;
+}
+
+static const char *str(const json_t *o, const char *key)
+{
+	assert_true(json_is_string(json_object_get(o, key)));
+	return json_string_value(json_object_get(o, key));
+}
+
+static double num(const json_t *o, const char *key)
+{
+	assert_true(json_is_number(json_object_get(o, key)));
+	return json_number_value(json_object_get(o, key));
+}
+
+static bool yes(const json_t *o, const char *key)
+{
+	assert_true(json_is_boolean(json_object_get(o, key)));
+	return json_is_true(json_object_get(o, key));
+}
+
+static void shows_the_status(void **state)
+{
+	json_t *body, *listen;
+
+	start();
+	atomic_store(&w.b.connections, 5);
+	atomic_store(&w.b.reloads, 2);
+	pin(1, 0, 999000);
+	body = ask("GET", "/v1/status", 200);
+	assert_string_equal(str(body, "version"), KVPIN_VERSION);
+	assert_int_equal(num(body, "pid"), getpid());
+	assert_true(num(body, "uptime_s") == 61.5);
+	assert_false(yes(body, "draining"));
+	assert_string_equal(str(body, "path"), "auto");
+	assert_int_equal(num(body, "workers"), WORKERS);
+	assert_int_equal(num(body, "connections"), 5);
+	assert_int_equal(num(body, "sessions"), 1);
+	assert_int_equal(num(body, "config_reloads"), 2);
+	listen = json_object_get(body, "listen");
+	assert_int_equal(json_array_size(listen), 2);
+	assert_string_equal(json_string_value(json_array_get(listen, 1)), "[::1]:8081");
+	json_decref(body);
+}
+
+static void shows_the_backends(void **state)
+{
+	struct backend *gpu1 = &w.b.backends.slot[1];
+	json_t *body, *list, *one;
+
+	start();
+	backend_report_failure(&w.b.backends, gpu1, BACKEND_CAUSE_REFUSED, 997500);
+	atomic_store(&gpu1->inflight, 2);
+	stat_add(&w.stats[0].backend[1].requests[STAT_PATH_RELAY][OUTCOME_OK], 30);
+	stat_add(&w.stats[1].backend[1].requests[STAT_PATH_RELAY][OUTCOME_UNREACHABLE], 3);
+	pin(1, 1, 999000);
+	body = ask("GET", "/v1/backends", 200);
+	list = json_object_get(body, "backends");
+	assert_int_equal(json_array_size(list), 2);
+	one = json_array_get(list, 0);
+	assert_string_equal(str(one, "name"), "gpu0");
+	assert_string_equal(str(one, "state"), "up");
+	assert_string_equal(str(one, "cause"), "none");
+	assert_true(num(one, "state_for_s") == 10);
+	one = json_array_get(list, 1);
+	assert_string_equal(str(one, "name"), "gpu1");
+	assert_string_equal(str(one, "address"), "[::1]:9082");
+	assert_string_equal(str(one, "state"), "down");
+	assert_string_equal(str(one, "cause"), "refused");
+	assert_int_equal(num(one, "weight"), 1);
+	assert_int_equal(num(one, "slots"), 4);
+	assert_int_equal(num(one, "inflight"), 2);
+	assert_int_equal(num(one, "sessions"), 1);
+	assert_int_equal(num(one, "requests"), 33);
+	assert_true(num(one, "state_for_s") == 2.5);
+	json_decref(body);
+}
+
+static void shows_a_session(void **state)
+{
+	json_t *body, *one;
+
+	start();
+	pin(0xabc, 0, 980000);
+	pin(0xabc, 0, 985000);
+	pin(0xabc, 1, 999250);
+	body = ask("GET", "/v1/sessions", 200);
+	assert_int_equal(num(body, "total"), 1);
+	assert_false(yes(body, "truncated"));
+	one = json_array_get(json_object_get(body, "sessions"), 0);
+	assert_string_equal(str(one, "session"), "0000000000000abc");
+	assert_string_equal(str(one, "backend"), "gpu1");
+	assert_int_equal(num(one, "turns"), 3);
+	assert_int_equal(num(one, "moves"), 1);
+	assert_true(num(one, "age_s") == 20);
+	assert_true(num(one, "idle_s") == 0.75);
+	json_decref(body);
+}
+
+static void assert_sessions(const char *target, unsigned int total, unsigned int listed,
+			    bool truncated)
+{
+	json_t *body = ask("GET", target, 200);
+
+	assert_int_equal(num(body, "total"), total);
+	assert_int_equal(json_array_size(json_object_get(body, "sessions")), listed);
+	assert_int_equal(yes(body, "truncated"), truncated);
+	json_decref(body);
+}
+
+static void sessions_are_limited_and_filtered(void **state)
+{
+	start();
+	assert_sessions("/v1/sessions", 0, 0, false);
+	for (unsigned int i = 0; i < SESSIONS; i++)
+		pin(i * 0x9e3779b97f4a7c15, i % 7 == 0, 990000 + i);
+	assert_sessions("/v1/sessions", SESSIONS, CONTROL_SESSIONS_DEFAULT, true);
+	assert_sessions("/v1/sessions?limit=0", SESSIONS, 0, true);
+	assert_sessions("/v1/sessions?limit=699", SESSIONS, 699, true);
+	assert_sessions("/v1/sessions?limit=700", SESSIONS, SESSIONS, false);
+	assert_sessions("/v1/sessions?limit=100000", SESSIONS, SESSIONS, false);
+	assert_sessions("/v1/sessions?backend=gpu1", 100, 100, false);
+	assert_sessions("/v1/sessions?backend=gpu1&limit=99", 100, 99, true);
+	assert_sessions("/v1/sessions?limit=5&backend=gpu0", 600, 5, true);
+}
+
+static void assert_refused(const char *method, const char *target, long status)
+{
+	json_t *body = ask(method, target, status);
+
+	assert_int_not_equal(strlen(str(body, "error")), 0);
+	json_decref(body);
+}
+
+static void bad_requests_get_an_error(void **state)
+{
+	start();
+	assert_refused("GET", "/v1/sessions?limit=-1", 400);
+	assert_refused("GET", "/v1/sessions?limit=", 400);
+	assert_refused("GET", "/v1/sessions?limit=1x", 400);
+	assert_refused("GET", "/v1/sessions?limit=100001", 400);
+	assert_refused("GET", "/v1/sessions?limit=99999999999999999999999", 400);
+	assert_refused("GET", "/v1/sessions?backend=nobody", 404);
+	assert_refused("GET", "/v1/sessions?backend=%ff%fe", 404);
+	assert_refused("GET", "/v1/nothing", 404);
+	assert_refused("GET", "/%ff", 404);
+	assert_refused("GET", "/v1/reload", 404);
+	assert_refused("POST", "/v1/status", 404);
+	assert_int_equal(atomic_load(&w.reloads), 0);
+}
+
+static void reload_answers_what_the_main_thread_says(void **state)
+{
+	json_t *body;
+
+	start();
+	w.reload_text = "workers: a change needs a restart";
+	body = ask("POST", "/v1/reload", 200);
+	assert_true(yes(body, "ok"));
+	assert_string_equal(str(body, "note"), w.reload_text);
+	json_decref(body);
+	w.reload_rc = -EINVAL;
+	w.reload_text = "kvpin.yaml:3: unknown key \"listn\xff\"";
+	body = ask("POST", "/v1/reload", 422);
+	assert_string_equal(str(body, "error"), "kvpin.yaml:3: unknown key \"listn?\"");
+	json_decref(body);
+	assert_int_equal(atomic_load(&w.reloads), 2);
+}
+
+static mode_t mode_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_mode & 07777;
+}
+
+static void makes_the_directory_and_removes_the_socket(void **state)
+{
+	char run[128];
+	mode_t before = umask(022);
+
+	start();
+	umask(before);
+	snprintf(run, sizeof(run), "%s/run", w.dir);
+	assert_int_equal(mode_of(run), 0755);
+	assert_int_equal(mode_of(w.path), 0660);
+	stop();
+	assert_int_equal(access(w.path, F_OK), -1);
+}
+
+static int bind_at(const char *path)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	strcpy(un.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&un, sizeof(un)), 0);
+	return fd;
+}
+
+static void a_stale_socket_is_replaced(void **state)
+{
+	start();
+	stop();
+	close(bind_at(w.path));
+	assert_int_equal(access(w.path, F_OK), 0);
+	start();
+	json_decref(ask("GET", "/v1/status", 200));
+}
+
+static void a_live_socket_is_an_error(void **state)
+{
+	struct control *second;
+	char why[256];
+
+	start();
+	assert_int_equal(try_start(w.path, &second, why, sizeof(why)), -EADDRINUSE);
+	assert_null(second);
+	assert_non_null(strstr(why, "another kvpin is running"));
+	json_decref(ask("GET", "/v1/status", 200)); /* the first is unharmed */
+}
+
+static void a_file_that_is_no_socket_is_left_alone(void **state)
+{
+	struct control *control;
+	char why[256];
+
+	start();
+	stop();
+	close(open(w.path, O_CREAT | O_WRONLY, 0600));
+	assert_int_equal(try_start(w.path, &control, why, sizeof(why)), -EEXIST);
+	assert_non_null(strstr(why, "not a socket"));
+	assert_int_equal(access(w.path, F_OK), 0);
+}
+
+static void a_missing_parent_is_an_error(void **state)
+{
+	struct control *control;
+	char why[256], path[128];
+
+	snprintf(path, sizeof(path), "%s/no/such/control.sock", w.dir);
+	assert_int_equal(try_start(path, &control, why, sizeof(why)), -ENOENT);
+	assert_non_null(strstr(why, path));
+}
+
+static void stop_leaves_anothers_socket_alone(void **state)
+{
+	int fd;
+
+	start();
+	unlink(w.path);
+	fd = bind_at(w.path);
+	stop();
+	assert_int_equal(access(w.path, F_OK), 0);
+	close(fd);
+}
+
+/* In a child, because root may write everywhere. */
+static void without_permission_it_goes_without(void **state)
+{
+	struct control *control;
+	char why[256];
+	int status;
+	pid_t pid;
+
+	chmod(w.dir, 0755);
+	pid = fork();
+	if (!pid) {
+		if (!geteuid() && (setgid(65534) || setuid(65534)))
+			_exit(2);
+		log_setup(LOG_ERROR, LOG_LOGFMT);
+		if (!access(w.dir, W_OK))
+			_exit(3);
+		_exit(try_start(w.path, &control, why, sizeof(why)) || control);
+	}
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 3) {
+		print_message("SKIP: started by an ordinary user, who owns the directory\n");
+		skip();
+	}
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+struct starter {
+	pthread_t thread;
+	struct control *control;
+	int rc;
+};
+
+static void *start_thread(void *arg)
+{
+	struct starter *s = arg;
+	char why[256];
+
+	s->rc = try_start(w.path, &s->control, why, sizeof(why));
+	return NULL;
+}
+
+static void of_two_that_start_at_once_one_wins(void **state)
+{
+	start();
+	stop();
+	for (int round = 0; round < 30; round++) {
+		struct starter s[2] = {0};
+
+		close(bind_at(w.path)); /* stale */
+		for (int i = 0; i < 2; i++)
+			pthread_create(&s[i].thread, NULL, start_thread, &s[i]);
+		for (int i = 0; i < 2; i++)
+			pthread_join(s[i].thread, NULL);
+		assert_int_equal(!s[0].rc + !s[1].rc, 1);
+		assert_int_equal(s[0].rc + s[1].rc, -EADDRINUSE);
+		json_decref(ask("GET", "/v1/status", 200));
+		control_stop(s[0].control);
+		control_stop(s[1].control);
+	}
+}
+
+static void *ask_thread(void *arg)
+{
+	for (int i = 0; i < 40; i++) {
+		json_decref(ask("GET", "/v1/backends", 200));
+		json_decref(ask("GET", "/v1/sessions", 200));
+	}
+	return NULL;
+}
+
+/* For ThreadSanitizer: the main thread reloads and workers pin while pages are made. */
+static void answers_while_all_changes(void **state)
+{
+	pthread_t thread;
+
+	start();
+	pthread_create(&thread, NULL, ask_thread, NULL);
+	for (unsigned int i = 0; i < 200; i++) {
+		pin(i, 0, 990000 + i);
+		pthread_rwlock_wrlock(&w.lock);
+		w.c.nr_backends = 1;
+		if (i % 2)
+			config_add(i % 4 == 1 ? "gpu1" : "gpu2", "127.0.0.1:8082");
+		metrics_base_take(&w.base, &w.b);
+		backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 990000);
+		pthread_rwlock_unlock(&w.lock);
+		usleep(100);
+	}
+	pthread_join(thread, NULL);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		TEST(shows_the_status),
+		TEST(shows_the_backends),
+		TEST(shows_a_session),
+		TEST(sessions_are_limited_and_filtered),
+		TEST(bad_requests_get_an_error),
+		TEST(reload_answers_what_the_main_thread_says),
+		TEST(makes_the_directory_and_removes_the_socket),
+		TEST(a_stale_socket_is_replaced),
+		TEST(a_live_socket_is_an_error),
+		TEST(a_file_that_is_no_socket_is_left_alone),
+		TEST(a_missing_parent_is_an_error),
+		TEST(stop_leaves_anothers_socket_alone),
+		TEST(without_permission_it_goes_without),
+		TEST(of_two_that_start_at_once_one_wins),
+		TEST(answers_while_all_changes),
+	};
+
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The control socket. It reads what the balancer shows and never changes it; the one command,
+ * reload, is handed to the main thread.
+ */
+#include "ops/control.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "ops/control_socket.h"
+
+/* People and scripts of one host. */
+#define CONTROL_CONNECTIONS_MAX 64
+#define CONTROL_TIMEOUT_S	15
+#define CONTROL_TEXT_MAX	512
+#define CONTROL_BATCH		256
+
+/* 12 digits: milliseconds of some decades, without the noise of binary fractions. */
+#define CONTROL_JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(12))
+
+struct control {
+	struct control_params p;
+	char path[CONTROL_PATH_MAX];
+	struct control_file file;
+	int fd; /* -1 once it is the daemon's */
+	struct MHD_Daemon *daemon;
+	unsigned int nr_listen; /* as started: listeners change only by a restart */
+	struct addr listen[LISTEN_MAX];
+};
+
+/* Takes @body over; NULL is out of memory. */
+static enum MHD_Result reply(struct MHD_Connection *conn, unsigned int status, json_t *body)
+{
+	char *text = body ? json_dumps(body, CONTROL_JSON_FLAGS) : NULL;
+	struct MHD_Response *response;
+	enum MHD_Result rc;
+
+	json_decref(body);
+	if (!text)
+		return MHD_NO;
+	response = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+	if (!response) {
+		free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, "Content-Type", "application/json");
+	rc = MHD_queue_response(conn, status, response);
+	MHD_destroy_response(response);
+	return rc;
+}
+
+/* JSON is UTF-8; a text that quotes a file or was cut inside a character may not be. */
+static json_t *text_json(const char *text)
+{
+	char plain[CONTROL_TEXT_MAX];
+	json_t *json = json_string(text);
+
+	if (json)
+		return json;
+	snprintf(plain, sizeof(plain), "%s", text);
+	for (char *c = plain; *c; c++)
+		if (*c & 0x80)
+			*c = '?';
+	return json_string(plain);
+}
+
+static void put_str(json_t *object, const char *key, const char *text)
+{
+	json_object_set_new(object, key, text_json(text));
+}
+
+static void put_int(json_t *object, const char *key, uint64_t n)
+{
+	json_object_set_new(object, key, json_integer((json_int_t)n));
+}
+
+static void put_bool(json_t *object, const char *key, bool yes)
+{
+	json_object_set_new(object, key, json_boolean(yes));
+}
+
+static void put_seconds(json_t *object, const char *key, uint64_t then_ms, uint64_t now_ms)
+{
+	uint64_t ms = now_ms > then_ms ? now_ms - then_ms : 0;
+
+	json_object_set_new(object, key, json_real((double)ms / 1000));
+}
+
+static enum MHD_Result reply_error(struct MHD_Connection *conn, unsigned int status,
+				   const char *text)
+{
+	json_t *body = json_object();
+
+	put_str(body, "error", text);
+	return reply(conn, status, body);
+}
+
+static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
+{
+	const struct balancer *b = c->p.balancer;
+	json_t *body = json_object(), *listen = json_array();
+	char text[ADDR_TEXT_MAX];
+	enum path_mode path;
+
+	pthread_rwlock_rdlock(c->p.lock);
+	path = balancer_config(b)->path;
+	pthread_rwlock_unlock(c->p.lock);
+	for (unsigned int i = 0; i < c->nr_listen; i++)
+		json_array_append_new(listen, json_string(addr_format(&c->listen[i], text)));
+	put_str(body, "version", KVPIN_VERSION);
+	put_int(body, "pid", getpid());
+	put_seconds(body, "uptime_s", b->started_ms, balancer_now_ms());
+	put_bool(body, "draining", atomic_load(&b->draining));
+	put_str(body, "path", path_mode_names[path]);
+	put_int(body, "workers", b->nr_workers);
+	json_object_set_new(body, "listen", listen);
+	put_int(body, "connections", atomic_load(&b->connections));
+	put_int(body, "sessions", session_total(b->sessions));
+	put_int(body, "config_reloads", atomic_load(&b->reloads));
+	return reply(conn, MHD_HTTP_OK, body);
+}
+
+static json_t *backend_json(const struct control *c, uint32_t slot)
+{
+	const struct backend *s = &c->p.balancer->backends.slot[slot];
+	uint32_t state = atomic_load(&s->state);
+	uint32_t cause = state == BACKEND_DOWN ? atomic_load(&s->cause) : BACKEND_CAUSE_NONE;
+	json_t *o = json_object();
+	char text[ADDR_TEXT_MAX];
+
+	put_str(o, "name", s->name);
+	put_str(o, "address", addr_format(&s->addr, text));
+	put_str(o, "state", backend_state_names[state]);
+	put_str(o, "cause", backend_cause_names[cause]);
+	put_int(o, "weight", atomic_load(&s->weight));
+	put_int(o, "slots", atomic_load(&s->slots));
+	put_int(o, "inflight", atomic_load(&s->inflight));
+	put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
+	put_int(o, "requests", metrics_requests(c->p.base, c->p.balancer, slot));
+	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
+	return o;
+}
+
+static enum MHD_Result reply_backends(struct control *c, struct MHD_Connection *conn)
+{
+	const struct balancer *b = c->p.balancer;
+	json_t *body = json_object(), *list = json_array();
+
+	pthread_rwlock_rdlock(c->p.lock);
+	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++)
+		if (atomic_load(&b->backends.slot[slot].state) != BACKEND_FREE)
+			json_array_append_new(list, backend_json(c, slot));
+	pthread_rwlock_unlock(c->p.lock);
+	json_object_set_new(body, "backends", list);
+	return reply(conn, MHD_HTTP_OK, body);
+}
+
+static json_t *session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
+{
+	json_t *o = json_object();
+	char id[17];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, s->id);
+	put_str(o, "session", id);
+	put_str(o, "backend", b->backends.slot[s->backend].name);
+	put_int(o, "turns", s->turns);
+	put_int(o, "moves", s->moves);
+	put_seconds(o, "age_s", s->created_ms, now_ms);
+	put_seconds(o, "idle_s", s->last_used_ms, now_ms);
+	return o;
+}
+
+/* Which slots bear that name: one, or more for a while after its address changed. Under the
+ * lock. */
+static uint64_t slots_named(const struct balancer *b, const char *name)
+{
+	uint64_t mask = 0;
+
+	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++)
+		if (atomic_load(&b->backends.slot[slot].state) != BACKEND_FREE &&
+		    !strcmp(b->backends.slot[slot].name, name))
+			mask |= 1ULL << slot;
+	return mask;
+}
+
+/* Appends up to @limit sessions of the slots in @slots; returns whether there were more. */
+static bool sessions_list(const struct balancer *b, uint64_t slots, uint32_t limit, json_t *list)
+{
+	struct session batch[CONTROL_BATCH];
+	uint64_t cursor = 0, now_ms = balancer_now_ms();
+	uint32_t nr;
+
+	do {
+		nr = session_list(b->sessions, now_ms, &cursor, batch, CONTROL_BATCH);
+		for (uint32_t i = 0; i < nr; i++) {
+			if (batch[i].backend >= BACKENDS_MAX || !(slots & 1ULL << batch[i].backend))
+				continue;
+			if (!limit--)
+				return true;
+			json_array_append_new(list, session_json(b, &batch[i], now_ms));
+		}
+	} while (cursor != UINT64_MAX);
+	return false;
+}
+
+/* Digits only; returns 0 or -EINVAL. */
+static int limit_parse(const char *text, uint32_t *limit)
+{
+	unsigned long n;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	n = strtoul(text, &end, 10);
+	if (errno || *end || n > CONTROL_SESSIONS_MAX)
+		return -EINVAL;
+	*limit = n;
+	return 0;
+}
+
+static enum MHD_Result reply_sessions(struct control *c, struct MHD_Connection *conn)
+{
+	const char *limit_text = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "limit");
+	const char *name = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "backend");
+	const struct balancer *b = c->p.balancer;
+	uint32_t limit = CONTROL_SESSIONS_DEFAULT;
+	uint64_t slots = ~0ULL, total = 0;
+	char why[CONTROL_TEXT_MAX];
+	bool truncated;
+	json_t *body, *list;
+
+	if (limit_text && limit_parse(limit_text, &limit)) {
+		snprintf(why, sizeof(why), "limit: wanted a number from 0 to %d",
+			 CONTROL_SESSIONS_MAX);
+		return reply_error(conn, MHD_HTTP_BAD_REQUEST, why);
+	}
+	pthread_rwlock_rdlock(c->p.lock);
+	if (name)
+		slots = slots_named(b, name);
+	if (!slots) {
+		pthread_rwlock_unlock(c->p.lock);
+		snprintf(why, sizeof(why), "no backend is called \"%.100s\"", name);
+		return reply_error(conn, MHD_HTTP_NOT_FOUND, why);
+	}
+	list = json_array();
+	for (uint32_t slot = 0; name && slot < BACKENDS_MAX; slot++)
+		if (slots & 1ULL << slot)
+			total += session_count(b->sessions, slot);
+	if (!name)
+		total = session_total(b->sessions);
+	truncated = sessions_list(b, slots, limit, list);
+	pthread_rwlock_unlock(c->p.lock);
+	body = json_object();
+	put_int(body, "total", total);
+	json_object_set_new(body, "sessions", list);
+	put_bool(body, "truncated", truncated);
+	return reply(conn, MHD_HTTP_OK, body);
+}
+
+static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *conn)
+{
+	char text[CONTROL_TEXT_MAX] = "";
+	json_t *body;
+
+	if (c->p.reload(c->p.arg, text, sizeof(text)))
+		return reply_error(conn, MHD_HTTP_UNPROCESSABLE_CONTENT, text);
+	body = json_object();
+	put_bool(body, "ok", true);
+	put_str(body, "note", text);
+	return reply(conn, MHD_HTTP_OK, body);
+}
+
+static const struct {
+	const char *method, *url;
+	enum MHD_Result (*answer)(struct control *c, struct MHD_Connection *conn);
+} routes[] = {
+	{"GET", "/v1/status", reply_status},
+	{"GET", "/v1/backends", reply_backends},
+	{"GET", "/v1/sessions", reply_sessions},
+	{"POST", "/v1/reload", reply_reload},
+};
+
+static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, const char *url,
+				      const char *method, const char *version, const char *data,
+				      size_t *data_bytes, void **ctx)
+{
+	char why[CONTROL_TEXT_MAX];
+
+	/* The first call only announces the head; no command has a body, so it is thrown away. */
+	if (!*ctx) {
+		*ctx = cls;
+		return MHD_YES;
+	}
+	if (*data_bytes) {
+		*data_bytes = 0;
+		return MHD_YES;
+	}
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+		if (!strcmp(method, routes[i].method) && !strcmp(url, routes[i].url))
+			return routes[i].answer(cls, conn);
+	snprintf(why, sizeof(why), "no such thing: %.20s %.100s", method, url);
+	return reply_error(conn, MHD_HTTP_NOT_FOUND, why);
+}
+
+static void control_why(const char *path, int error, char *why, unsigned int why_bytes)
+{
+	if (error == EADDRINUSE)
+		snprintf(why, why_bytes, "another kvpin is running: it listens on %s", path);
+	else if (error == EEXIST)
+		snprintf(why, why_bytes, "control: %s exists and is not a socket", path);
+	else if (error == ENOENT)
+		snprintf(why, why_bytes,
+			 "control: cannot make %s: the directory above its own does not exist",
+			 path);
+	else
+		snprintf(why, why_bytes, "control: cannot listen on %s: %s", path, strerror(error));
+}
+
+int control_open(struct control **out, const char *path, char *why, unsigned int why_bytes)
+{
+	struct control *c = calloc(1, sizeof(*c));
+	int rc = 0;
+
+	*out = NULL;
+	if (!c) {
+		snprintf(why, why_bytes, "control: out of memory");
+		return -ENOMEM;
+	}
+	snprintf(c->path, sizeof(c->path), "%s", path);
+	c->fd = control_socket_listen(c->path, &c->file);
+	if (c->fd >= 0) {
+		*out = c;
+		return 0;
+	}
+	if (c->fd == -EACCES || c->fd == -EPERM || c->fd == -EROFS) {
+		LOG(WARN, "no control socket: status, sessions and reload by command do not work",
+		    F_STR("path", c->path), F_STR("error", strerror(-c->fd)),
+		    F_STR("fix", "choose a writable path with control:"));
+	} else {
+		rc = c->fd;
+		control_why(c->path, -rc, why, why_bytes);
+	}
+	free(c);
+	return rc;
+}
+
+int control_serve(struct control *c, const struct control_params *params, char *why,
+		  unsigned int why_bytes)
+{
+	int fd = c->fd;
+
+	c->p = *params;
+	c->nr_listen = balancer_config(params->balancer)->nr_listen;
+	for (unsigned int i = 0; i < c->nr_listen; i++)
+		c->listen[i] = balancer_listen_addr(params->balancer, i);
+	/* libmicrohttpd's from here on, which on failure may have closed it or not: then it is
+	 * left, for the process ends. */
+	c->fd = -1;
+	/* poll, not select: with thousands of clients descriptors are beyond FD_SETSIZE. */
+	c->daemon = MHD_start_daemon(
+		MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, control_answer, c,
+		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+		(unsigned int)CONTROL_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+		(unsigned int)CONTROL_TIMEOUT_S, MHD_OPTION_END);
+	if (c->daemon)
+		return 0;
+	snprintf(why, why_bytes, "control: cannot start the HTTP server on %s", c->path);
+	return -EIO;
+}
+
+void control_stop(struct control *c)
+{
+	if (!c)
+		return;
+	/* First, so that nobody finds a socket that does not answer. */
+	control_socket_unlink(c->path, &c->file);
+	if (c->daemon)
+		MHD_stop_daemon(c->daemon); /* closes the listener too */
+	if (c->fd >= 0)
+		close(c->fd);
+	free(c);
+}

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The daemon's life.
+ *
+ * Happy path: daemon_start() brings the parts up in order, the loop runs signals, a tick and
+ * reloads until a signal, daemon_stop() takes the parts down in reverse.
+ * Failures: a part that does not start names itself in `why`; what is up is taken down, exit 1.
+ * A failed reload changes nothing.
+ * The close: drain first, unless a second signal comes; nothing is left behind.
+ *
+ * Threads: all signals are blocked while threads are made, so only the main thread sees them and
+ * one that comes during the start is not lost. The control socket's thread asks for a reload and
+ * waits for the answer; `closing` sends it home.
+ */
+#include "ops/daemon.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/log.h"
+#include "net/balancer.h"
+#include "ops/control.h"
+#include "ops/health.h"
+#include "ops/metrics.h"
+
+#define TICK_MS	  100
+#define WHY_BYTES 512
+/* Descriptors besides clients and servers: listeners and loops of each worker, checks, exporter,
+ * control, standard streams. */
+#define FILES_FIXED	 192
+#define FILES_PER_WORKER 16
+
+enum daemon_signal { SIGNAL_TERM, SIGNAL_INT, SIGNAL_HUP, SIGNAL_NR };
+
+static const int signal_numbers[SIGNAL_NR] = {SIGTERM, SIGINT, SIGHUP};
+
+struct daemon {
+	struct config *(*load)(void *arg, char *why, unsigned int why_bytes);
+	void *load_arg;
+
+	/* Written by the main thread when slots change or configurations are freed; read by
+	 * health, metrics and control. */
+	pthread_rwlock_t lock;
+	struct balancer balancer;
+	bool balancer_up;
+	struct metrics_base base;
+	struct health *health;
+	struct metrics *metrics;
+	struct control *control;
+	/* As started, to tell what a reload cannot change. */
+	bool has_metrics;
+	struct addr metrics_addr;
+	char control_path[CONTROL_PATH_MAX];
+
+	uv_loop_t loop;
+	uv_signal_t signal[SIGNAL_NR];
+	uv_timer_t tick;
+	uv_async_t ask;
+	bool draining;
+	uint64_t deadline_ms;
+
+	/* Reloads asked for by other threads: `asked` and `answered` are running numbers. */
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	uint64_t asked, answered;
+	bool closing;
+	int answer;
+	char answer_text[WHY_BYTES];
+};
+
+static void files_warn(const struct config *c)
+{
+	/* A client and the server it talks to. */
+	uint64_t need =
+		2ULL * c->limit.connections + FILES_FIXED + (uint64_t)FILES_PER_WORKER * c->workers;
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur >= need)
+		return;
+	LOG(WARN, "too few file descriptors for limits.connections",
+	    F_UINT("connections", c->limit.connections), F_UINT("needed", need),
+	    F_UINT("allowed", rl.rlim_cur),
+	    F_STR("fix", "raise the hard limit (ulimit -Hn, LimitNOFILE=)"));
+}
+
+static void files_raise(void)
+{
+	struct rlimit rl;
+
+	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur >= rl.rlim_max)
+		return;
+	rl.rlim_cur = rl.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &rl))
+		LOG(WARN, "cannot raise the file descriptor limit",
+		    F_STR("error", strerror(errno)));
+}
+
+static void note_add(char *text, unsigned int bytes, const char *note)
+{
+	size_t len = strlen(text);
+
+	snprintf(text + len, bytes - len, "%s%s", len ? "; " : "", note);
+}
+
+/* What the running parts cannot take over from @c. */
+static void note_restarts(const struct daemon *d, const struct config *c, char *text,
+			  unsigned int bytes)
+{
+	if (c->has_metrics != d->has_metrics ||
+	    (c->has_metrics && !addr_equal(&c->metrics, &d->metrics_addr)))
+		note_add(text, bytes, "metrics: a changed address needs a restart");
+	if (strcmp(c->control, d->control_path))
+		note_add(text, bytes, "control: a changed path needs a restart");
+}
+
+/* Returns 0 and a note or an empty text, or -errno and the reason. */
+static int daemon_reload(struct daemon *d, char *text, unsigned int bytes)
+{
+	struct config *c;
+	bool more;
+	int rc;
+
+	text[0] = '\0';
+	if (d->draining) {
+		snprintf(text, bytes, "kvpin is draining");
+		return -ESHUTDOWN;
+	}
+	c = d->load(d->load_arg, text, bytes);
+	if (!c) {
+		rc = -EINVAL;
+		goto err;
+	}
+	text[0] = '\0';
+	more = c->limit.connections > balancer_config(&d->balancer)->limit.connections;
+	pthread_rwlock_wrlock(&d->lock);
+	metrics_base_take(&d->base, &d->balancer);
+	rc = balancer_reload(&d->balancer, c, text, bytes);
+	pthread_rwlock_unlock(&d->lock);
+	if (rc)
+		goto err_config;
+	/* @c stays in force until the next reload, which is this thread's. */
+	log_setup(c->log.level, c->log.format);
+	note_restarts(d, c, text, bytes);
+	health_reload(d->health);
+	LOG(INFO, "configuration reloaded", F_UINT("backends", c->nr_backends),
+	    F_STR("note", text));
+	if (more)
+		files_warn(c);
+	return 0;
+err_config:
+	free(c);
+err:
+	LOG(ERROR, "reload failed, the old configuration stays in force", F_STR("error", text));
+	return rc;
+}
+
+/* From the control socket's thread. */
+static int daemon_ask_reload(void *arg, char *text, unsigned int bytes)
+{
+	struct daemon *d = arg;
+	uint64_t mine;
+	int rc;
+
+	pthread_mutex_lock(&d->mutex);
+	mine = ++d->asked;
+	if (!d->closing)
+		uv_async_send(&d->ask);
+	while (d->answered < mine && !d->closing)
+		pthread_cond_wait(&d->cond, &d->mutex);
+	if (d->answered >= mine) {
+		rc = d->answer;
+		snprintf(text, bytes, "%s", d->answer_text);
+	} else {
+		rc = -ESHUTDOWN;
+		snprintf(text, bytes, "kvpin is stopping");
+	}
+	pthread_mutex_unlock(&d->mutex);
+	return rc;
+}
+
+static void on_ask(uv_async_t *async)
+{
+	struct daemon *d = async->data;
+	char text[WHY_BYTES];
+	uint64_t upto;
+	int rc;
+
+	pthread_mutex_lock(&d->mutex);
+	upto = d->asked;
+	pthread_mutex_unlock(&d->mutex);
+	if (upto == d->answered)
+		return; /* only this thread writes answered */
+	rc = daemon_reload(d, text, sizeof(text));
+	pthread_mutex_lock(&d->mutex);
+	d->answered = upto;
+	d->answer = rc;
+	memcpy(d->answer_text, text, sizeof(text));
+	pthread_cond_broadcast(&d->cond);
+	pthread_mutex_unlock(&d->mutex);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	struct daemon *d = timer->data;
+
+	pthread_rwlock_wrlock(&d->lock);
+	balancer_tick(&d->balancer);
+	pthread_rwlock_unlock(&d->lock);
+	if (!d->draining)
+		return;
+	if (balancer_idle(&d->balancer)) {
+		LOG(INFO, "drained");
+		uv_stop(&d->loop);
+	} else if (balancer_now_ms() >= d->deadline_ms) {
+		LOG(WARN, "drain deadline passed, cutting what is left",
+		    F_UINT("connections", atomic_load(&d->balancer.connections)));
+		uv_stop(&d->loop);
+	}
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+	struct daemon *d = handle->data;
+	char text[WHY_BYTES];
+	uint32_t drain_ms;
+
+	if (number == SIGHUP) {
+		daemon_reload(d, text, sizeof(text)); /* it logs */
+		return;
+	}
+	if (d->draining) {
+		LOG(WARN, "second signal, stopping at once", F_STR("signal", strsignal(number)),
+		    F_UINT("connections", atomic_load(&d->balancer.connections)));
+		uv_stop(&d->loop);
+		return;
+	}
+	drain_ms = balancer_config(&d->balancer)->timeout.drain_ms;
+	LOG(INFO, "draining", F_STR("signal", strsignal(number)),
+	    F_UINT("connections", atomic_load(&d->balancer.connections)),
+	    F_UINT("deadline_ms", drain_ms));
+	d->draining = true;
+	d->deadline_ms = balancer_now_ms() + drain_ms;
+	balancer_drain(&d->balancer);
+	/* Whether it is idle is asked a whole tick from now: by then the workers have closed their
+	 * listeners, and a client accepted at the last moment is counted. */
+	uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+static int loop_start(struct daemon *d, char *why, unsigned int why_bytes)
+{
+	int rc;
+
+	for (int i = 0; i < SIGNAL_NR; i++) {
+		uv_signal_init(&d->loop, &d->signal[i]);
+		d->signal[i].data = d;
+	}
+	uv_timer_init(&d->loop, &d->tick);
+	d->tick.data = d;
+	d->ask.data = d;
+	rc = uv_async_init(&d->loop, &d->ask, on_ask);
+	for (int i = 0; !rc && i < SIGNAL_NR; i++)
+		rc = uv_signal_start(&d->signal[i], on_signal, signal_numbers[i]);
+	if (rc)
+		snprintf(why, why_bytes, "cannot start the event loop: %s", uv_strerror(rc));
+	return rc;
+}
+
+static void close_walk(uv_handle_t *handle, void *arg)
+{
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+static void loop_stop(struct daemon *d)
+{
+	uv_walk(&d->loop, close_walk, NULL);
+	uv_run(&d->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&d->loop);
+}
+
+static void daemon_ready(const struct daemon *d, const struct config *c)
+{
+	char listeners[LISTEN_MAX * (ADDR_TEXT_MAX + 1)] = "", metrics[ADDR_TEXT_MAX] = "";
+	char text[ADDR_TEXT_MAX];
+	struct addr addr;
+	size_t len = 0;
+
+	for (unsigned int i = 0; i < c->nr_listen; i++) {
+		addr = balancer_listen_addr(&d->balancer, i);
+		len += snprintf(listeners + len, sizeof(listeners) - len, "%s%s", i ? "," : "",
+				addr_format(&addr, text));
+	}
+	if (d->metrics) {
+		addr = metrics_addr(d->metrics);
+		addr_format(&addr, metrics);
+	}
+	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
+	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
+	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", path_mode_names[c->path]),
+	    F_STR("metrics", metrics), F_STR("control", d->control ? d->control_path : ""));
+}
+
+/*
+ * All parts, in order. On failure what came up is left to daemon_stop().
+ *
+ * Control and metrics claim their addresses before the balancer starts: listeners are shared
+ * between processes, so a kvpin that is started twice by mistake would take clients away from the
+ * first and cut them when it finds out.
+ */
+static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
+{
+	const struct control_params control = {
+		.balancer = &d->balancer,
+		.base = &d->base,
+		.lock = &d->lock,
+		.reload = daemon_ask_reload,
+		.arg = d,
+	};
+	struct config *c = d->load(d->load_arg, why, why_bytes);
+	int rc;
+
+	if (!c)
+		return -EINVAL;
+	log_setup(c->log.level, c->log.format);
+	files_raise();
+	files_warn(c);
+	d->has_metrics = c->has_metrics;
+	d->metrics_addr = c->metrics;
+	memcpy(d->control_path, c->control, sizeof(d->control_path));
+
+	if (c->control[0]) {
+		rc = control_open(&d->control, c->control, why, why_bytes);
+		if (rc)
+			goto err_config;
+	}
+	if (c->has_metrics) {
+		rc = -EIO;
+		d->metrics = metrics_open(&c->metrics, why, why_bytes);
+		if (!d->metrics)
+			goto err_config;
+	}
+	rc = balancer_start(&d->balancer, c, why, why_bytes);
+	if (rc)
+		goto err_config;
+	d->balancer_up = true;
+	d->health = health_start(&d->balancer, &d->lock, why, why_bytes);
+	if (!d->health)
+		return -EIO;
+	rc = 0;
+	if (d->metrics)
+		rc = metrics_serve(d->metrics, &d->balancer, &d->base, &d->lock, why, why_bytes);
+	if (!rc && d->control)
+		rc = control_serve(d->control, &control, why, why_bytes);
+	if (!rc)
+		daemon_ready(d, c);
+	return rc;
+err_config:
+	free(c);
+	return rc;
+}
+
+static void daemon_stop(struct daemon *d)
+{
+	pthread_mutex_lock(&d->mutex);
+	d->closing = true;
+	pthread_cond_broadcast(&d->cond);
+	pthread_mutex_unlock(&d->mutex);
+	control_stop(d->control);
+	metrics_stop(d->metrics);
+	health_stop(d->health);
+	if (d->balancer_up)
+		balancer_stop(&d->balancer);
+	loop_stop(d);
+}
+
+int daemon_run(struct config *(*load)(void *arg, char *why, unsigned int why_bytes), void *arg)
+{
+	struct daemon *d = calloc(1, sizeof(*d));
+	pthread_rwlockattr_t attr;
+	char why[WHY_BYTES] = "";
+	sigset_t ours, before;
+	int rc;
+
+	if (!d) {
+		LOG(ERROR, "cannot start", F_STR("error", "out of memory"));
+		return 1;
+	}
+	rc = uv_loop_init(&d->loop);
+	if (rc) {
+		LOG(ERROR, "cannot start", F_STR("error", uv_strerror(rc)));
+		free(d);
+		return 1;
+	}
+	d->load = load;
+	d->load_arg = arg;
+	/* A reader that comes again and again must not keep the main thread waiting. */
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&d->lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	pthread_mutex_init(&d->mutex, NULL);
+	pthread_cond_init(&d->cond, NULL);
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&ours);
+	for (int i = 0; i < SIGNAL_NR; i++)
+		sigaddset(&ours, signal_numbers[i]);
+	pthread_sigmask(SIG_BLOCK, &ours, &before);
+
+	rc = loop_start(d, why, sizeof(why));
+	if (!rc)
+		rc = daemon_start(d, why, sizeof(why));
+	if (rc) {
+		LOG(ERROR, "cannot start", F_STR("error", why));
+	} else {
+		uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+		pthread_sigmask(SIG_UNBLOCK, &ours, NULL);
+		uv_run(&d->loop, UV_RUN_DEFAULT);
+		pthread_sigmask(SIG_BLOCK, &ours, NULL);
+	}
+	daemon_stop(d);
+	if (!rc)
+		LOG(INFO, "kvpin stopped");
+	/* A signal that came while stopping has got what it wanted: it must not turn the exit
+	 * status into a death by signal. */
+	for (int i = 0; i < SIGNAL_NR; i++) {
+		signal(signal_numbers[i], SIG_IGN);
+		signal(signal_numbers[i], SIG_DFL);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_cond_destroy(&d->cond);
+	pthread_mutex_destroy(&d->mutex);
+	pthread_rwlock_destroy(&d->lock);
+	free(d);
+	return rc ? 1 : 0;
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The exporter's page: adds the workers' counters up and writes them as Prometheus text. Knows
+ * nothing of HTTP, changes nothing but the base.
+ *
+ * Only configured servers have series: a server whose address changed lives in two slots for a
+ * while, and two series of one name would spoil the whole page.
+ */
+#include "ops/metrics.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "core/decide.h"
+
+static const char *const http_error_names[KVPIN_HTTP_NR] = {
+#define ERROR_X(id, text) [KVPIN_HTTP_##id] = text,
+	KVPIN_HTTP_ERRORS(ERROR_X)
+#undef ERROR_X
+};
+
+/* Adding up treats a struct of counters as an array of them. */
+#define NR_COUNTERS(type) (sizeof(type) / sizeof(_Atomic uint64_t))
+_Static_assert(sizeof(struct worker_stats) % sizeof(_Atomic uint64_t) == 0, "only counters");
+_Static_assert(sizeof(struct backend_stats) % sizeof(_Atomic uint64_t) == 0, "only counters");
+
+static void counters_add(void *to, const void *from, size_t nr)
+{
+	_Atomic uint64_t *t = to;
+	const _Atomic uint64_t *f = from;
+
+	for (size_t i = 0; i < nr; i++)
+		stat_add(&t[i], stat_get(&f[i]));
+}
+
+static void counters_sub(void *to, const void *from, size_t nr)
+{
+	_Atomic uint64_t *t = to;
+	const _Atomic uint64_t *f = from;
+
+	for (size_t i = 0; i < nr; i++)
+		stat_add(&t[i], -stat_get(&f[i]));
+}
+
+static bool slot_configured(const struct balancer *b, uint32_t slot)
+{
+	uint32_t state = atomic_load(&b->backends.slot[slot].state);
+
+	return state == BACKEND_UP || state == BACKEND_DOWN;
+}
+
+void metrics_base_take(struct metrics_base *base, const struct balancer *b)
+{
+	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
+		if (slot_configured(b, slot))
+			continue;
+		memset(&base->backend[slot], 0, sizeof(base->backend[slot]));
+		for (unsigned int w = 0; w < b->nr_workers; w++)
+			counters_add(&base->backend[slot], &balancer_stats(b, w)->backend[slot],
+				     NR_COUNTERS(struct backend_stats));
+	}
+}
+
+static uint64_t requests_of(const struct backend_stats *s)
+{
+	uint64_t n = 0;
+
+	for (int p = 0; p < STAT_PATH_NR; p++)
+		for (int o = 0; o < OUTCOME_NR; o++)
+			n += stat_get(&s->requests[p][o]);
+	return n;
+}
+
+uint64_t metrics_requests(const struct metrics_base *base, const struct balancer *b, uint32_t slot)
+{
+	uint64_t n = 0;
+
+	for (unsigned int w = 0; w < b->nr_workers; w++)
+		n += requests_of(&balancer_stats(b, w)->backend[slot]);
+	return n - requests_of(&base->backend[slot]);
+}
+
+/* One page in the making. */
+struct page {
+	FILE *out;
+	const struct balancer *balancer;
+	struct worker_stats sum;
+	unsigned int nr_servers;
+	struct {
+		uint32_t slot;
+		char label[2 * BACKEND_NAME_MAX]; /* escaped */
+	} server[BACKENDS_MAX];
+};
+
+/* Backslash, quote and newline are all that the text format escapes. */
+static void label_escape(char *to, const char *from)
+{
+	for (; *from; from++) {
+		if (*from == '\\' || *from == '"' || *from == '\n')
+			*to++ = '\\';
+		*to++ = *from == '\n' ? 'n' : *from;
+	}
+	*to = '\0';
+}
+
+static void family(const struct page *p, const char *name, const char *type, const char *help)
+{
+	fprintf(p->out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void plain(const struct page *p, const char *name, const char *type, const char *help,
+		  uint64_t value)
+{
+	family(p, name, type, help);
+	fprintf(p->out, "%s %" PRIu64 "\n", name, value);
+}
+
+static void requests_series(const struct page *p, uint32_t slot, const char *label)
+{
+	const struct backend_stats *s = &p->sum.backend[slot];
+
+	for (int path = 0; path < STAT_PATH_NR; path++)
+		for (int o = 0; o < OUTCOME_NR; o++)
+			fprintf(p->out,
+				"kvpin_requests_total{backend=\"%s\",path=\"%s\",outcome=\"%s\"} "
+				"%" PRIu64 "\n",
+				label, stat_path_names[path], stat_outcome_names[o],
+				stat_get(&s->requests[path][o]));
+}
+
+static void render_requests(const struct page *p)
+{
+	family(p, "kvpin_requests_total", "counter",
+	       "Requests by server, data path and outcome; no server chosen: backend is empty.");
+	for (unsigned int i = 0; i < p->nr_servers; i++)
+		requests_series(p, p->server[i].slot, p->server[i].label);
+	requests_series(p, STAT_NO_BACKEND, "");
+}
+
+enum backend_gauge { GAUGE_UP, GAUGE_INFLIGHT, GAUGE_SLOTS, GAUGE_SESSIONS, GAUGE_NR };
+
+static const struct {
+	const char *name, *help;
+} backend_gauges[GAUGE_NR] = {
+	[GAUGE_UP] = {"kvpin_backend_up", "Whether the server is thought able to serve."},
+	[GAUGE_INFLIGHT] = {"kvpin_backend_inflight", "Requests that the server works on now."},
+	[GAUGE_SLOTS] = {"kvpin_backend_slots",
+			 "Requests that the server works on at once, as configured; 0: not known."},
+	[GAUGE_SESSIONS] = {"kvpin_sessions", "Sessions pinned to the server."},
+};
+
+static uint32_t backend_gauge(const struct balancer *b, uint32_t slot, enum backend_gauge which)
+{
+	const struct backend *s = &b->backends.slot[slot];
+
+	switch (which) {
+	case GAUGE_UP:
+		return atomic_load(&s->state) == BACKEND_UP;
+	case GAUGE_INFLIGHT:
+		return atomic_load(&s->inflight);
+	case GAUGE_SLOTS:
+		return atomic_load(&s->slots);
+	default:
+		return session_count(b->sessions, slot);
+	}
+}
+
+static void render_gauges(const struct page *p)
+{
+	for (int g = 0; g < GAUGE_NR; g++) {
+		family(p, backend_gauges[g].name, "gauge", backend_gauges[g].help);
+		for (unsigned int i = 0; i < p->nr_servers; i++)
+			fprintf(p->out, "%s{backend=\"%s\"} %" PRIu32 "\n", backend_gauges[g].name,
+				p->server[i].label,
+				backend_gauge(p->balancer, p->server[i].slot, g));
+	}
+}
+
+static void bytes_series(const struct page *p, unsigned int i, const char *direction,
+			 const _Atomic uint64_t *bytes)
+{
+	for (int path = 0; path < STAT_PATH_NR; path++)
+		fprintf(p->out,
+			"kvpin_bytes_total{backend=\"%s\",direction=\"%s\",path=\"%s\"} "
+			"%" PRIu64 "\n",
+			p->server[i].label, direction, stat_path_names[path],
+			stat_get(&bytes[path]));
+}
+
+static void render_bytes(const struct page *p)
+{
+	family(p, "kvpin_bytes_total", "counter",
+	       "HTTP bytes, heads included; direction is to_server or to_client.");
+	for (unsigned int i = 0; i < p->nr_servers; i++) {
+		const struct backend_stats *s = &p->sum.backend[p->server[i].slot];
+
+		bytes_series(p, i, "to_server", s->bytes_up);
+		bytes_series(p, i, "to_client", s->bytes_down);
+	}
+}
+
+static void render_backend_counter(const struct page *p, const char *name, const char *help,
+				   size_t offset)
+{
+	family(p, name, "counter", help);
+	for (unsigned int i = 0; i < p->nr_servers; i++) {
+		const char *s = (const char *)&p->sum.backend[p->server[i].slot];
+
+		fprintf(p->out, "%s{backend=\"%s\"} %" PRIu64 "\n", name, p->server[i].label,
+			stat_get((const _Atomic uint64_t *)(s + offset)));
+	}
+}
+
+/* @labels without the closing brace. The count is the sum of the buckets, so the two agree. */
+static void hist_series(FILE *out, const char *name, const char *labels, const struct hist *h,
+			const struct hist_bounds *bounds)
+{
+	uint64_t n = 0, sum_ns = stat_get(&h->sum_ns);
+
+	for (unsigned int i = 0; i < bounds->nr; i++) {
+		n += stat_get(&h->bucket[i]);
+		fprintf(out, "%s_bucket{%s,le=\"%s\"} %" PRIu64 "\n", name, labels,
+			bounds->le_text[i], n);
+	}
+	n += stat_get(&h->bucket[bounds->nr]);
+	fprintf(out, "%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n", name, labels, n);
+	fprintf(out, "%s_sum{%s} %" PRIu64 ".%09" PRIu64 "\n", name, labels, sum_ns / 1000000000,
+		sum_ns % 1000000000);
+	fprintf(out, "%s_count{%s} %" PRIu64 "\n", name, labels, n);
+}
+
+static void render_hists(const struct page *p)
+{
+	static const char *const turns[TURN_NR] = {[TURN_FIRST] = "first", [TURN_LATER] = "later"};
+	char labels[sizeof(p->server[0].label) + 64];
+
+	family(p, "kvpin_ttft_seconds", "histogram",
+	       "From dispatch to the answer's first token (event stream) or first byte, by the "
+	       "session's turn.");
+	for (unsigned int i = 0; i < p->nr_servers; i++)
+		for (int t = 0; t < TURN_NR; t++) {
+			snprintf(labels, sizeof(labels), "backend=\"%s\",turn=\"%s\"",
+				 p->server[i].label, turns[t]);
+			hist_series(p->out, "kvpin_ttft_seconds", labels,
+				    &p->sum.backend[p->server[i].slot].ttft[t], &hist_ttft_bounds);
+		}
+	family(p, "kvpin_token_gap_seconds", "histogram", "Between two tokens of an event stream.");
+	for (unsigned int i = 0; i < p->nr_servers; i++) {
+		snprintf(labels, sizeof(labels), "backend=\"%s\"", p->server[i].label);
+		hist_series(p->out, "kvpin_token_gap_seconds", labels,
+			    &p->sum.backend[p->server[i].slot].token_gap, &hist_token_gap_bounds);
+	}
+}
+
+static void render_sessions(const struct page *p)
+{
+	family(p, "kvpin_session_moves_total", "counter",
+	       "Sessions that changed server, by reason.");
+	for (int r = 0; r < DECIDE_REASON_NR; r++)
+		if (!strncmp(decide_reason_names[r], "moved_", 6))
+			fprintf(p->out, "kvpin_session_moves_total{reason=\"%s\"} %" PRIu64 "\n",
+				decide_reason_names[r], stat_get(&p->sum.moves[r]));
+	plain(p, "kvpin_session_evictions_total", "counter",
+	      "Pins that fell to the cap before their TTL.",
+	      session_evicted(p->balancer->sessions));
+	family(p, "kvpin_keyless_requests_total", "counter",
+	       "Requests without a session key, by what was done instead.");
+	fprintf(p->out, "kvpin_keyless_requests_total{fallback=\"balance\"} %" PRIu64 "\n",
+		stat_get(&p->sum.keyless));
+	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
+	      stat_get(&p->sum.long_keys));
+	plain(p, "kvpin_repeated_keys_total", "counter",
+	      "Requests with the session header more than once.", stat_get(&p->sum.repeated_keys));
+}
+
+static void render_clients(const struct page *p)
+{
+	const struct balancer *b = p->balancer;
+
+	plain(p, "kvpin_connections", "gauge", "Client connections now.",
+	      atomic_load(&b->connections));
+	plain(p, "kvpin_connections_accepted_total", "counter", "Client connections accepted.",
+	      stat_get(&p->sum.accepted));
+	plain(p, "kvpin_accept_pauses_total", "counter",
+	      "Times the listeners rested: limits.connections reached, or no descriptor free.",
+	      stat_get(&p->sum.accept_pauses));
+	family(p, "kvpin_http_errors_total", "counter", "Malformed requests, by reason.");
+	for (int e = KVPIN_HTTP_NONE + 1; e < KVPIN_HTTP_NR; e++)
+		fprintf(p->out, "kvpin_http_errors_total{reason=\"%s\"} %" PRIu64 "\n",
+			http_error_names[e], stat_get(&p->sum.http_errors[e]));
+	plain(p, "kvpin_config_reloads_total", "counter", "Configurations published since start.",
+	      atomic_load(&b->reloads));
+	family(p, "kvpin_build_info", "gauge", "Always 1; the version is the label.");
+	fprintf(p->out, "kvpin_build_info{version=\"%s\"} 1\n", KVPIN_VERSION);
+}
+
+int metrics_render(const struct balancer *b, const struct metrics_base *base, FILE *out)
+{
+	struct page *p = calloc(1, sizeof(*p));
+
+	if (!p)
+		return -ENOMEM;
+	p->out = out;
+	p->balancer = b;
+	for (unsigned int w = 0; w < b->nr_workers; w++)
+		counters_add(&p->sum, balancer_stats(b, w), NR_COUNTERS(struct worker_stats));
+	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
+		if (!slot_configured(b, slot))
+			continue;
+		counters_sub(&p->sum.backend[slot], &base->backend[slot],
+			     NR_COUNTERS(struct backend_stats));
+		p->server[p->nr_servers].slot = slot;
+		label_escape(p->server[p->nr_servers].label, b->backends.slot[slot].name);
+		p->nr_servers++;
+	}
+	render_requests(p);
+	render_gauges(p);
+	render_bytes(p);
+	render_backend_counter(p, "kvpin_upstream_connects_total",
+			       "Connections opened to the server.",
+			       offsetof(struct backend_stats, connects));
+	render_backend_counter(p, "kvpin_upstream_reuses_total",
+			       "Requests that went over an open connection to the server.",
+			       offsetof(struct backend_stats, reuses));
+	render_backend_counter(p, "kvpin_resends_total",
+			       "Requests sent again on another connection.",
+			       offsetof(struct backend_stats, resends));
+	render_hists(p);
+	render_sessions(p);
+	render_clients(p);
+	free(p);
+	return 0;
+}
+
+/* The customary process_* series; what /proc does not tell is left out. */
+void metrics_render_process(FILE *out)
+{
+	const struct page p = {.out = out};
+	unsigned long long started_ticks, btime, pages;
+	struct rusage use;
+	char line[1024], *rest;
+	unsigned int fds = 0;
+	FILE *f;
+	DIR *dir;
+
+	f = fopen("/proc/self/stat", "re");
+	started_ticks = 0;
+	if (f) {
+		/* Field 22; the second one, the name, may contain anything but ends at the last
+		 * parenthesis. */
+		if (fgets(line, sizeof(line), f) && (rest = strrchr(line, ')')))
+			sscanf(rest + 1,
+			       " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+			       "%*d %*d %*d %llu",
+			       &started_ticks);
+		fclose(f);
+	}
+	f = fopen("/proc/stat", "re");
+	btime = 0;
+	if (f) {
+		while (fgets(line, sizeof(line), f))
+			if (sscanf(line, "btime %llu", &btime) == 1)
+				break;
+		fclose(f);
+	}
+	if (started_ticks && btime) {
+		family(&p, "process_start_time_seconds", "gauge",
+		       "Start time of the process since unix epoch in seconds.");
+		fprintf(out, "process_start_time_seconds %.2f\n",
+			(double)btime + (double)started_ticks / (double)sysconf(_SC_CLK_TCK));
+	}
+	f = fopen("/proc/self/statm", "re");
+	if (f) {
+		if (fscanf(f, "%*u %llu", &pages) == 1)
+			plain(&p, "process_resident_memory_bytes", "gauge",
+			      "Resident memory size in bytes.", pages * sysconf(_SC_PAGESIZE));
+		fclose(f);
+	}
+	dir = opendir("/proc/self/fd");
+	if (dir) {
+		while (readdir(dir))
+			fds++;
+		closedir(dir);
+		/* Without ".", ".." and the directory itself. */
+		plain(&p, "process_open_fds", "gauge", "Number of open file descriptors.", fds - 3);
+	}
+	if (!getrusage(RUSAGE_SELF, &use)) {
+		family(&p, "process_cpu_seconds_total", "counter",
+		       "Total user and system CPU time spent in seconds.");
+		fprintf(out, "process_cpu_seconds_total %.6f\n",
+			(double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
+				(double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
+	}
+}
+
+const char *metrics_ready(const struct balancer *b)
+{
+	bool configured = false;
+
+	if (atomic_load(&b->draining))
+		return "draining";
+	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
+		if (!slot_configured(b, slot))
+			continue;
+		configured = true;
+		if (atomic_load(&b->backends.slot[slot].state) == BACKEND_UP &&
+		    atomic_load(&b->backends.slot[slot].weight))
+			return NULL;
+	}
+	return configured ? "no server is up" : "no server is configured";
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The settings as one table: key in the file, flag, kind of value, where it goes in struct config,
+ * limits, help. Flags, file, help text and `check` all read it, so a setting exists everywhere or
+ * nowhere. Changes only the struct config that it is given; never reads files or argv.
+ */
+#ifndef OPS_SETTING_H
+#define OPS_SETTING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/config.h"
+
+enum setting_kind {
+	SETTING_DURATION,
+	SETTING_SIZE,
+	SETTING_COUNT,
+	SETTING_BOOL,
+	SETTING_NAME, /* one of a set of names */
+	SETTING_URL_PATH,
+	SETTING_SOCKET_PATH, /* or "off" */
+	SETTING_METRICS,     /* an address or "off" */
+	/* Lists: setting_set() appends one entry. */
+	SETTING_LISTEN,
+	SETTING_HEADER,
+	SETTING_BACKEND, /* NAME=ADDR[,slots=N][,weight=N] */
+	SETTING_KIND_NR
+};
+
+enum setting_group {
+	SETTING_GROUP_TRAFFIC,
+	SETTING_GROUP_SESSIONS,
+	SETTING_GROUP_HEALTH,
+	SETTING_GROUP_TIMEOUTS,
+	SETTING_GROUP_LIMITS,
+	SETTING_GROUP_OPERATION,
+	SETTING_GROUP_NR
+};
+
+struct setting {
+	const char *key;     /* in the file: "timeouts.head" */
+	const char *flag;    /* without the dashes */
+	const char *arg;     /* what the flag's value is called in the help */
+	const char *example; /* a value that is right, as the file writes it */
+	const char *help;
+	enum setting_group group;
+	enum setting_kind kind;
+	uint16_t offset, size; /* in struct config; not of lists */
+	uint64_t min, max;     /* durations in ms, sizes in bytes */
+	const char *zero;      /* word for the value 0, or NULL */
+	const char *const *names;
+	unsigned int nr_names;
+};
+
+/* Room for settings that are kept by index; a build error says when the table outgrows it. */
+#define SETTINGS_MAX 40
+/* Room for any formatted setting: a full list of session headers. */
+#define SETTING_TEXT_MAX 512
+
+extern const struct setting settings[];
+extern const unsigned int settings_nr;
+
+/* Fields of one server, in the file and behind the comma in the flag. */
+enum backend_field_id {
+	BACKEND_FIELD_NAME,
+	BACKEND_FIELD_ADDRESS,
+	BACKEND_FIELD_SLOTS,
+	BACKEND_FIELD_WEIGHT,
+	BACKEND_FIELD_NR
+};
+
+struct backend_field {
+	const char *key;
+	const char *example;
+	bool required;
+	int (*set)(struct backend_config *b, const char *text, char *why, unsigned int why_bytes);
+};
+
+extern const struct backend_field backend_fields[BACKEND_FIELD_NR];
+
+/** setting_is_list() - does setting_set() append? */
+bool setting_is_list(const struct setting *s);
+
+/**
+ * setting_set() - take a value from its text
+ * @s: one of settings[]
+ * @c: changed on success only
+ * @text: as the flag or the file writes it; a server as the flag does
+ * @why: on failure what is wrong and the fix, without the setting's name
+ *
+ * Returns 0 or -EINVAL.
+ */
+int setting_set(const struct setting *s, struct config *c, const char *text, char *why,
+		unsigned int why_bytes);
+
+/** setting_clear() - empty a list before the first entry of a source that replaces it */
+void setting_clear(const struct setting *s, struct config *c);
+
+/**
+ * setting_format() - the value as the file would write it; of lists a comma-separated summary
+ * @text: SETTING_TEXT_MAX bytes; returned
+ */
+char *setting_format(const struct setting *s, const struct config *c, char *text);
+
+/** setting_init_backend() - the defaults of a server's optional fields */
+void setting_init_backend(struct backend_config *b);
+
+/** setting_add_backend() - append a server; -EINVAL when there is no room or its name is taken */
+int setting_add_backend(struct config *c, const struct backend_config *b, char *why,
+			unsigned int why_bytes);
+
+/* Of SETTING_LISTEN, SETTING_HEADER and SETTING_BACKEND: user/ops/setting_list.c. */
+int setting_add_listen(struct config *c, const char *text, char *why, unsigned int why_bytes);
+int setting_add_header(struct config *c, const char *text, char *why, unsigned int why_bytes);
+int setting_add_backend_flag(struct config *c, const char *text, char *why, unsigned int why_bytes);
+
+#endif

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Fixtures. Every traffic case runs once per data path named by --path (default: relay)."""
+import subprocess
+
+import pytest
+
+import harness
+import rawserver
+
+
+def pytest_addoption(parser):
+    parser.addoption("--path", action="append", default=None,
+                     help="data path to test: relay (repeatable)")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes seconds; runs after all others")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def pytest_generate_tests(metafunc):
+    if "path" in metafunc.fixturenames:
+        metafunc.parametrize("path", metafunc.config.getoption("--path") or ["relay"])
+
+
+class Started:
+    """Starts processes for one test, and ends and checks them afterwards."""
+
+    def __init__(self, tmp, path):
+        self.tmp, self.path, self.all, self.clients = tmp, path, [], []
+
+    def keep(self, process):
+        self.all.append(process)
+        return process
+
+    def sim(self, name="gpu0", manner="llama", **options):
+        return self.keep(harness.Sim(self.tmp, name, manner, **options))
+
+    def sims(self, count=2, manner="llama", **options):
+        return [self.sim(f"gpu{i}", manner, **options) for i in range(count)]
+
+    def uvicorn(self, name="gpu0", http="h11", args=()):
+        return self.keep(harness.Uvicorn(self.tmp, name, http, args))
+
+    def raw(self, script=rawserver.serve_ok, name="raw0", **options):
+        """A server that answers with raw bytes; see rawserver.py."""
+        return self.keep(rawserver.RawServer(script, name, **options))
+
+    def client(self, kvpin, **options):
+        """A raw client that is closed before kvpin is told to drain."""
+        client = harness.Client(kvpin.addr, **options)
+        self.clients.append(client)
+        return client
+
+    def kvpin(self, backends, *args, **options):
+        return self.keep(harness.Kvpin(self.tmp, backends, self.path, args, **options))
+
+    def finish(self):
+        problems = []
+        for client in self.clients:
+            client.close()
+        for process in reversed(self.all):
+            expected = isinstance(process, harness.Kvpin) and process.alive()
+            try:
+                code = process.stop()
+            except (AssertionError, subprocess.TimeoutExpired) as error:
+                problems.append(f"{process.name}: {error}")
+                continue
+            text = process.output()
+            if expected and code != 0:
+                problems.append(f"kvpin exited with {code}:\n{text}")
+            if "Sanitizer" in text or "runtime error:" in text:
+                problems.append(f"sanitizer report:\n{text}")
+        assert not problems, "\n".join(problems)
+
+
+@pytest.fixture
+def start(tmp_path, path):
+    """start.sim(), start.kvpin([...]), ...: processes that live as long as the test."""
+    started = Started(tmp_path, path)
+    yield started
+    started.finish()
+
+
+@pytest.fixture(scope="session")
+def uvicorns(tmp_path_factory):
+    """Two real uvicorns, one per HTTP implementation, shared by all tests of the run: starting
+    one takes half a second. Their counters only grow; take differences."""
+    tmp = tmp_path_factory.mktemp("uvicorns")
+    both = []
+    try:
+        for name, http in ("gpu0", "h11"), ("gpu1", "httptools"):
+            both.append(harness.Uvicorn(tmp, name, http))
+        yield both
+    finally:
+        for process in both:
+            process.stop()
+    # A traceback of the application would otherwise pass for a closed connection.
+    assert not [p.output() for p in both if "Traceback" in p.output()]
+
+
+@pytest.fixture
+def servers(start, request):
+    """servers(kind): gpu0 and gpu1, simulated in the manner "llama" or "uvicorn", or "real"."""
+    def get(kind, **options):
+        if kind == "real":
+            return request.getfixturevalue("uvicorns")
+        return start.sims(2, kind, **options)
+    return get

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# make fuzz builds the libFuzzer targets; scripts/fuzz runs them. parse-one is the C half of
+# llhttp_differential.js.
+
+FUZZ_FLAGS := -std=gnu11 -g -O1 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Wno-unused-parameter \
+	      -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
+FUZZ_BIN := $(B)/tests/fuzz/fuzz_head $(B)/tests/fuzz/fuzz_body
+
+fuzz: $(FUZZ_BIN)
+tests: $(B)/tests/parse-one
+
+$(B)/tests/fuzz/%: tests/fuzz/%.c
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_FLAGS) -MMD -MP -MF $@.d -MT $@ -o $@ $<
+
+$(B)/tests/parse-one: $(B)/obj/tests/fuzz/parse_one.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $<
+
+.PHONY: fuzz

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * kvpin_http_body.h: every case of body_cases.h, at once, byte by byte and cut at every position,
+ * against unreadable pages on both sides.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "body_cases.h"
+#include "guarded.h"
+
+#define CUT_BYTES_MAX 1200
+#define CASES_NR      (sizeof(body_cases) / sizeof(body_cases[0]) + BODY_CASES_BUILT)
+
+static struct kvpin_names names;
+static struct guarded memory;
+static struct http_case cases[CASES_NR];
+
+struct span {
+	const struct http_case *first;
+	uint32_t nr;
+};
+
+/* Walks bytes [from, to) from a copy against the rear guard, until the message ends. */
+static uint64_t walk(struct kvpin_body *b, const struct http_case *c, uint32_t from, uint32_t to)
+{
+	return kvpin_body_walk(b, guarded_rear(&memory, c->bytes + from, to - from), to - from);
+}
+
+static void run_case(const struct http_case *c)
+{
+	struct kvpin_body start, whole, b;
+	struct kvpin_head h;
+	uint32_t head = 0, end, cut, walked;
+
+	if (!c->body_only) {
+		http_case_init(c, &h);
+		assert_int_equal(kvpin_head_parse(&h, &names, (const uint8_t *)c->bytes, c->len),
+				 KVPIN_STEP_DONE);
+		head = h.pos;
+	}
+	http_case_body(c, &h, &start);
+
+	whole = start;
+	walked = (uint32_t)walk(&whole, c, head, c->len);
+	if (walked != c->walked || whole.state != c->body_state)
+		print_error("input: %.*s\n", (int)(c->len < 200 ? c->len : 200), c->bytes);
+	assert_int_equal(whole.error, c->error);
+	assert_int_equal(whole.state, c->body_state);
+	assert_int_equal(walked, c->walked);
+	if (c->len <= CUT_BYTES_MAX) {
+		assert_int_equal(whole.payload, c->payload);
+		assert_int_equal(whole.events, c->events);
+	}
+	end = head + walked;
+
+	b = start;
+	kvpin_body_walk(&b, guarded_front(&memory, c->bytes + head, c->len - head), c->len - head);
+	assert_memory_equal(&b, &whole, sizeof(b));
+
+	b = start;
+	for (cut = head; cut < end; cut++)
+		assert_int_equal(walk(&b, c, cut, cut + 1), 1);
+	assert_memory_equal(&b, &whole, sizeof(b));
+
+	for (cut = head + 1; cut < end && c->len <= CUT_BYTES_MAX; cut++) {
+		b = start;
+		assert_int_equal(walk(&b, c, head, cut), cut - head);
+		assert_int_equal(walk(&b, c, cut, c->len), end - cut);
+		assert_memory_equal(&b, &whole, sizeof(b));
+	}
+	assert_int_equal(walk(&b, c, 0, 0), 0);
+}
+
+static void run_span(void **state)
+{
+	const struct span *span = *state;
+	uint32_t i;
+
+	for (i = 0; i < span->nr; i++)
+		run_case(&span->first[i]);
+}
+
+static void every_error_of_a_body_has_a_case(void **state)
+{
+	uint32_t error, i, seen[KVPIN_HTTP_NR] = {0};
+
+	for (i = 0; i < CASES_NR; i++)
+		seen[cases[i].error]++;
+	for (error = KVPIN_HTTP_CHUNK_SIZE; error < KVPIN_HTTP_NR; error++)
+		assert_true(seen[error] >= 2);
+}
+
+static void a_close_ends_only_what_lasts_until_the_close(void **state)
+{
+	struct kvpin_body b = {0};
+
+	for (b.state = 0; b.state < KVPIN_BS_NR; b.state++) {
+		int want = b.state == KVPIN_BS_DONE || b.state == KVPIN_BS_CLOSE ||
+			   b.state == KVPIN_BS_TUNNEL;
+
+		assert_int_equal(kvpin_body_ended(&b), want);
+	}
+}
+
+static void a_huge_body_is_counted_in_one_step(void **state)
+{
+	struct kvpin_body b = {.state = KVPIN_BS_COUNTED, .left = 999999999999999999, .fresh = 1};
+
+	assert_int_equal(kvpin_body_skip(&b, 'a', 999999999999999998), 999999999999999998);
+	assert_int_equal(b.left, 1);
+	assert_int_equal(kvpin_body_skip(&b, ':', UINT64_MAX), 1);
+	assert_int_equal(b.state, KVPIN_BS_DONE);
+	assert_int_equal(b.payload, 999999999999999999);
+	assert_int_equal(b.events, 1);
+}
+
+static void a_refused_body_stays_refused(void **state)
+{
+	struct kvpin_body b = {.state = KVPIN_BS_SIZE};
+
+	assert_int_equal(kvpin_body_step(&b, 'x'), KVPIN_STEP_BAD);
+	assert_int_equal(kvpin_body_step(&b, '1'), KVPIN_STEP_BAD);
+	assert_int_equal(b.error, KVPIN_HTTP_CHUNK_SIZE);
+	assert_int_equal(kvpin_body_walk(&b, (const uint8_t *)"0\r\n\r\n", 5), 0);
+}
+
+int main(void)
+{
+	static struct CMUnitTest tests[CASES_NR + 8];
+	static struct span spans[CASES_NR];
+	uint32_t i, nr = 0, fixed;
+	const struct CMUnitTest others[] = {
+		cmocka_unit_test(every_error_of_a_body_has_a_case),
+		cmocka_unit_test(a_close_ends_only_what_lasts_until_the_close),
+		cmocka_unit_test(a_huge_body_is_counted_in_one_step),
+		cmocka_unit_test(a_refused_body_stays_refused),
+	};
+
+	memcpy(cases, body_cases, sizeof(body_cases));
+	body_cases_build(cases + sizeof(body_cases) / sizeof(body_cases[0]));
+	http_case_names(&names);
+	if (guarded_init(&memory))
+		return 1;
+	for (i = 0; i < CASES_NR; i++) {
+		if (nr && !strcmp(tests[nr - 1].name, cases[i].name)) {
+			spans[nr - 1].nr++;
+			continue;
+		}
+		spans[nr] = (struct span){&cases[i], 1};
+		tests[nr] = (struct CMUnitTest){cases[i].name, run_span, NULL, NULL, &spans[nr]};
+		nr++;
+	}
+	for (fixed = 0; fixed < sizeof(others) / sizeof(others[0]); fixed++)
+		tests[nr++] = others[fixed];
+	return _cmocka_run_group_tests("http_body", tests, nr, NULL, NULL);
+}

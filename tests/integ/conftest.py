@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Fixtures. Every traffic case runs once per data path named by --path (default: relay)."""
+import json
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -110,3 +113,24 @@ def servers(start, request):
             return request.getfixturevalue("uvicorns")
         return start.sims(2, kind, **options)
     return get
+
+
+@pytest.fixture(scope="session")
+def node():
+    """node("undici", "bodies", kvpin, ...): run a scenario of a script in tests/integ/node; what
+    it returned. The packages are installed by the first test of the tree that needs them."""
+    if not shutil.which("npm"):
+        pytest.skip("no npm")
+    script = os.path.join(harness.ROOT, "scripts", "install-node-clients")
+    done = subprocess.run([script], capture_output=True, text=True, timeout=310)
+    if done.returncode:
+        pytest.skip("the Node clients cannot be installed: " + done.stderr[-300:])
+    directory = done.stdout.strip()
+
+    def run(client, scenario, kvpin, **options):
+        argv = ["node", os.path.join(directory, client + ".mjs"), scenario, kvpin.url,
+                json.dumps(options)]
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        assert ran.returncode == 0, ran.stderr
+        return json.loads(ran.stdout)
+    return run

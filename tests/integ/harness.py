@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 
 import xxhash
@@ -178,6 +179,7 @@ class Kvpin(Process):
 
     def __init__(self, tmp, backends, path="relay", args=(), listen="127.0.0.1:0",
                  metrics="127.0.0.1:0", log_requests=True):
+        self.path = path
         self.control = str(tmp / f"control-{time.monotonic_ns()}.sock")
         argv = [KVPIN, "run", "--path", path, "--control", self.control, "--metrics", metrics,
                 "--log-level", "debug"]
@@ -204,11 +206,19 @@ class Kvpin(Process):
         assert out.returncode == 0, out.stderr
         return json.loads(out.stdout)
 
+    def exporter(self, path="/metrics"):
+        """(status, text) of one of the exporter's pages."""
+        found = self.wait_line(r'msg="kvpin ready".* metrics="?([^ "]+)"?')
+        try:
+            with urllib.request.urlopen(f"http://{found.group(1)}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
     def metrics(self):
         """{'name{labels}': value} from the exporter."""
-        found = self.wait_line(r'msg="kvpin ready".* metrics="?([^ "]+)"?')
-        with urllib.request.urlopen(f"http://{found.group(1)}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        status, text = self.exporter()
+        assert status == 200, text
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
                 for line in text.splitlines() if line and not line.startswith("#")}
 

@@ -1,0 +1,659 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Running it: reload and drain under traffic, metrics, the request log, the read commands."""
+import collections
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+import xxhash
+
+import harness
+from harness import Client
+from rawserver import reply
+
+NO_CHECKS = ("--health-interval", "off")
+REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+def wait_until(what, timeout=5.0):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def server_of(client, session):
+    status, fields, _ = client.request("GET", "/json", {"x-sim-verify": "1",
+                                                        "X-Session-Id": session})
+    assert status == 200
+    return fields["x-sim-server"]
+
+
+# A server by another name.
+Alias = collections.namedtuple("Alias", "name text")
+
+
+class Config:
+    """A configuration file; the addresses come as flags."""
+
+    def __init__(self, start, backends, text=""):
+        self.path = start.tmp / "kvpin.yaml"
+        self.write(backends, text)
+
+    def write(self, backends, text=""):
+        rows = [f'  - {{name: {b.name}, address: "{b.text}", weight: {weight}}}\n'
+                for b, weight in backends.items()]
+        self.path.write_text("backends:\n" + "".join(rows) + text)
+
+    def start(self, start, *args):
+        return start.kvpin([], "--config", str(self.path), *args)
+
+
+def reload(kvpin, how="command"):
+    if how == "command":
+        return subprocess.run([harness.KVPIN, "reload", "--control", kvpin.control],
+                              capture_output=True, text=True, timeout=20)
+    before = kvpin.output().count("reload")
+    kvpin.kill(signal.SIGHUP)
+    wait_until(lambda: kvpin.output().count("reload") > before)
+    return None
+
+
+class Stream(threading.Thread):
+    """One event stream; .result tells how it ended."""
+
+    def __init__(self, client, session, events=100, gap_us=10000):
+        super().__init__(daemon=True)
+        self.client, self.events = client, events
+        client.send(f"GET /sse/{events}/{gap_us}/100 HTTP/1.1\r\nHost: t\r\n"
+                    f"X-Session-Id: {session}\r\nx-sim-verify: 1\r\n\r\n")
+        status, self.fields, _ = client.head()
+        assert status == 200
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            body = b"".join(self.client.chunks())
+            found = [int(n) for n in re.findall(rb'"i":(\d+)', body)]
+            self.result = "whole" if found == list(range(self.events)) else found
+        except (OSError, EOFError) as error:
+            self.result = repr(error)
+
+
+# ---- reload
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_a_reload_changes_the_servers_and_drops_no_connection(start, how):
+    sims = start.sims(3, "uvicorn")
+    config = Config(start, {sims[0]: 1, sims[1]: 1})
+    kvpin = config.start(start, "--workers", "2")
+    clients = [start.client(kvpin) for _ in range(8)]
+    owners = {f"s{i}": server_of(clients[i], f"s{i}") for i in range(8)}
+    assert set(owners.values()) == {"gpu0", "gpu1"}
+    streams = [Stream(client, f"s{i}") for i, client in enumerate(clients)]
+    time.sleep(0.2)
+    config.write({sims[1]: 1, sims[2]: 1})
+    reload(kvpin, how)
+    assert {b["name"]: b["state"] for b in kvpin.status("backends")["backends"]} == {
+        "gpu0": "removed", "gpu1": "up", "gpu2": "up"}
+    other = start.client(kvpin)
+    assert server_of(other, "new") == "gpu2"
+    for stream in streams:
+        stream.join(10)
+        assert stream.result == "whole"
+    for i, client in enumerate(clients):  # the same connections go on
+        owner = server_of(client, f"s{i}")
+        if owners[f"s{i}"] == "gpu1":
+            assert owner == "gpu1"
+        else:
+            assert owner in ("gpu1", "gpu2")
+    metrics = kvpin.metrics()
+    assert metrics['kvpin_session_moves_total{reason="moved_removed"}'] == 4
+    assert metrics["kvpin_connections_accepted_total"] == 9
+    assert metrics["kvpin_config_reloads_total"] == 1
+    assert {r["outcome"] for r in kvpin.requests()} == {"ok"}
+    wait_until(lambda: [b["name"] for b in kvpin.status("backends")["backends"]]
+               == ["gpu1", "gpu2"])
+
+
+def test_a_reload_changes_weights_and_weight_0_takes_a_server_out(start):
+    sims = start.sims(2)
+    config = Config(start, {sims[0]: 1, sims[1]: 1})
+    kvpin = config.start(start)
+    client = start.client(kvpin)
+    config.write({sims[0]: 3, sims[1]: 1})
+    reload(kvpin)
+    owners = [server_of(client, f"s{i}") for i in range(40)]
+    assert (owners.count("gpu0"), owners.count("gpu1")) == (30, 10)
+    config.write({sims[0]: 0, sims[1]: 1})
+    reload(kvpin)
+    assert {server_of(client, f"s{i}") for i in range(40)} == {"gpu1"}
+    assert {server_of(client, f"new{i}") for i in range(5)} == {"gpu1"}
+
+
+def test_a_reload_changes_limits_and_deadlines_of_connections_that_are_open(start):
+    sims = start.sims(1)
+    config = Config(start, {sims[0]: 1})
+    kvpin = config.start(start)
+    client, idle = start.client(kvpin), start.client(kvpin)
+    big = {"X-Pad": "x" * 2000}
+    assert client.request("GET", "/json", big)[0] == 200
+    config.write({sims[0]: 1}, "limits: {head: 1KiB}\ntimeouts: {idle: 500ms}\n")
+    assert reload(kvpin).returncode == 0
+    assert client.request("GET", "/json")[0] == 200
+    assert client.request("GET", "/json", big)[0] == 431
+    idle.send(REQUEST.replace(b"/ ", b"/json "))
+    assert idle.answer()[0] == 200
+    assert idle.ended(3) == "fin"
+
+
+@pytest.mark.parametrize("how", ["signal", "command"])
+def test_a_bad_configuration_keeps_the_old_one_in_force(start, how):
+    sims = start.sims(2)
+    config = Config(start, {sims[0]: 1})
+    kvpin = config.start(start)
+    client = start.client(kvpin)
+    assert server_of(client, "s") == "gpu0"
+    bad = ["timeouts: {idel: 5s}\n", "placement: sideways\n", "limits: {head: 1GiB}\n", "a: [\n"]
+    for text in bad:
+        config.write({sims[1]: 1}, text)
+        out = reload(kvpin, how)
+        if out:
+            assert out.returncode == 1
+            assert "kvpin.yaml:" in out.stderr, out.stderr
+        assert server_of(client, "s") == "gpu0"
+    config.path.unlink()
+    reload(kvpin, how)
+    assert server_of(client, "new") == "gpu0"
+    assert kvpin.metrics()["kvpin_config_reloads_total"] == 0
+    assert kvpin.output().count("the old configuration stays in force") == 5
+
+
+def reload_under_load(start, lists, seconds=3):
+    """Two workers and a reload every few milliseconds; no request may notice."""
+    config = Config(start, lists[0])
+    kvpin = config.start(start, "--workers", "2")
+    stop = threading.Event()
+    counts, problems = [], []
+
+    def traffic(n):
+        client = Client(kvpin.addr)
+        count = 0
+        try:
+            while not stop.is_set():
+                count += 1
+                body = b"%d-%d" % (n, count) * 100
+                headers = {"x-sim-verify": "1"}
+                if count % 5:  # pins that never rest keep a slot from being given away
+                    headers["X-Session-Id"] = f"s{n}-{count % 7}"
+                status, fields, _ = client.request("POST", "/sink", headers, body)
+                if status != 200 or fields["x-sim-body"] != xxhash.xxh64(body).hexdigest():
+                    problems.append((n, count, status))
+        except (OSError, EOFError) as error:
+            problems.append((n, count, repr(error)))
+        counts.append(count)
+        client.close()
+
+    threads = [threading.Thread(target=traffic, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    reloads = 0
+    while time.monotonic() < end:
+        config.write(lists[reloads % len(lists)], f"limits: {{connections: {100 + reloads}}}\n")
+        before = kvpin.output().count("configuration reloaded")
+        kvpin.kill(signal.SIGHUP)
+        wait_until(lambda before=before:
+                   kvpin.output().count("configuration reloaded") > before)
+        reloads += 1
+        kvpin.status("sessions")
+        kvpin.metrics()
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert problems == []
+    assert reloads > 20 and min(counts) > 20
+
+
+@pytest.mark.slow
+def test_reloads_under_load_cost_no_request(start):
+    """Servers come and go and change their addresses, so that slots are given away."""
+    sims = start.sims(4, "uvicorn")
+    moved = [Alias(f"gpu{i}", sims[(i + 1) % 4].text) for i in range(4)]
+    reload_under_load(start, [
+        {sims[0]: 1, sims[1]: 1}, {sims[0]: 2, sims[1]: 1, sims[2]: 1},
+        {sims[0]: 1, moved[1]: 2, moved[2]: 1}, {sims[0]: 1, sims[3]: 5}, {sims[0]: 1}])
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=False, reason="core/backend.c: backend_table_apply() removes the old "
+                                        "servers before it adds the new ones: 503 in between")
+def test_a_reload_that_replaces_all_servers_costs_no_request(start):
+    sims = start.sims(4, "uvicorn")
+    reload_under_load(start, [{sims[0]: 1, sims[1]: 1}, {sims[2]: 1, sims[3]: 1}])
+
+
+# ---- drain
+
+
+def refused(addr):
+    try:
+        socket.create_connection(addr, 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_sigterm_lets_streams_finish_and_refuses_new_connections(start):
+    kvpin = start.kvpin(start.sims(2))
+    idle = start.client(kvpin)
+    idle.send(REQUEST.replace(b"/ ", b"/json "))
+    idle.answer()
+    streams = [Stream(start.client(kvpin), f"s{i}", 80) for i in range(5)]
+    prefill = start.client(kvpin)
+    prefill.send(REQUEST.replace(b"/ ", b"/slowhead?ms=500 "))
+    time.sleep(0.1)
+    kvpin.kill(signal.SIGTERM)
+    assert idle.ended(2) == "fin"
+    wait_until(lambda: refused(kvpin.addr))
+    assert kvpin.exporter("/readyz") == (503, "draining\n")
+    assert kvpin.status()["draining"] is True
+    status, fields, body = prefill.answer()
+    assert (status, fields["connection"], len(body)) == (200, "close", 300)
+    assert prefill.ended() == "fin"
+    for stream in streams:
+        stream.join(5)
+        assert stream.result == "whole"
+        assert stream.client.ended() == "fin"
+    assert kvpin.wait(5) == 0
+    assert {r["outcome"] for r in kvpin.requests()} == {"ok"}
+
+
+def test_the_drain_deadline_cuts_what_is_left_as_a_truncation_and_exits_with_0(start):
+    kvpin = start.kvpin(start.sims(1), "--drain", "500ms")
+    stream = Stream(start.client(kvpin), "s", 10000)
+    tunnel = start.client(kvpin)
+    tunnel.send("GET /upgrade HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\n"
+                "Upgrade: sim-echo\r\n\r\n")
+    assert tunnel.head()[0] == 101
+    time.sleep(0.1)
+    began = time.monotonic()
+    kvpin.kill(signal.SIGTERM)
+    assert kvpin.wait(5) == 0
+    assert 0.4 < time.monotonic() - began < 2
+    stream.join(2)
+    assert "ConnectionResetError" in stream.result
+    assert tunnel.ended(1) == "rst"
+    assert sorted(r["outcome"] for r in kvpin.requests()) == ["shutdown"] * 2
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(start, first):
+    kvpin = start.kvpin(start.sims(1))
+    stream = Stream(start.client(kvpin), "s", 10000)
+    kvpin.kill(first)
+    time.sleep(0.3)
+    assert kvpin.alive()
+    began = time.monotonic()
+    kvpin.kill(signal.SIGTERM)
+    assert kvpin.wait(5) == 0
+    assert time.monotonic() - began < 0.5
+    stream.join(2)
+    assert "ConnectionResetError" in stream.result
+
+
+@pytest.mark.parametrize("where", ["an open connection", "a new connection"])
+def test_a_request_that_arrived_before_sigterm_is_answered(start, where):
+    kvpin = start.kvpin([start.raw(lambda conn: conn.read() and conn.send(reply(b"served")))],
+                        *NO_CHECKS, "--workers", "1")
+    client = start.client(kvpin)
+    if where == "an open connection":
+        client.send(REQUEST)
+        assert client.answer()[2] == b"served"
+    kvpin.kill(signal.SIGSTOP)
+    if where == "a new connection":
+        client = start.client(kvpin)
+    client.send(REQUEST)
+    time.sleep(0.05)
+    kvpin.kill(signal.SIGTERM)
+    kvpin.kill(signal.SIGCONT)
+    assert client.answer()[2] == b"served"
+    assert client.ended() == "fin"
+    assert kvpin.wait(5) == 0
+
+
+def test_no_answer_is_cut_by_a_drain_under_load(start):
+    kvpin = start.kvpin(start.sims(2, "uvicorn"), "--workers", "2")
+    results = []
+
+    def traffic(n):
+        client = Client(kvpin.addr)
+        count = 0
+        try:
+            while True:
+                client.send(f"GET /bytes/20000?seed={count} HTTP/1.1\r\nHost: t\r\n"
+                            f"X-Session-Id: s{n}\r\n\r\n")
+                if not client.more():
+                    results.append("between")
+                    break
+                status, _, body = client.answer()
+                assert (status, len(body)) == (200, 20000)
+                count += 1
+        except (ConnectionResetError, BrokenPipeError):
+            results.append("cut" if client.buf else "between")
+        except (EOFError, AssertionError) as error:
+            results.append(repr(error))
+        client.close()
+
+    threads = [threading.Thread(target=traffic, args=(n,)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    kvpin.kill(signal.SIGTERM)
+    for thread in threads:
+        thread.join(10)
+    assert results == ["between"] * 10
+    assert kvpin.wait(5) == 0
+    assert {r["outcome"] for r in kvpin.requests()} == {"ok"}
+
+
+# ---- metrics
+
+
+def test_metrics_are_what_promtool_wants_and_tell_what_happened(start):
+    sims = start.sims(2, "uvicorn")
+    kvpin = start.kvpin(sims, "--ttl", "1h")
+    client = start.client(kvpin)
+    for _ in range(3):
+        for session in ("a", "b"):
+            server_of(client, session)
+    client.request("GET", "/json")
+    client.request("GET", "/json", {"X-Session-Id": "k" * 300})
+    client.request("GET", "/json", [("X-Session-Id", "a"), ("X-Session-Id", "b")])
+    client.request("POST", "/sink", {"X-Session-Id": "a"}, b"x" * 5000)
+    bad = start.client(kvpin)
+    bad.send("GET / HTTP/1.1\r\nHost : t\r\n\r\n")
+    assert bad.answer()[0] == 400
+    bad.close()
+    gone = start.client(kvpin)
+    gone.send("GET /sse/1000/10000/100 HTTP/1.1\r\nHost: t\r\nX-Session-Id: a\r\n\r\n")
+    gone.until(b"data: ")
+    gone.reset()
+    kvpin.wait_requests(12)
+    wait_until(lambda: kvpin.status()["connections"] == 1)
+    status, text = kvpin.exporter()
+    assert status == 200
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, text=True,
+                             capture_output=True, timeout=20)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    metrics = kvpin.metrics()
+
+    def total(name, **labels):
+        return sum(v for k, v in metrics.items() if k.partition("{")[0] == name
+                   and all(f'{a}="{b}"' in k for a, b in labels.items()))
+
+    assert total("kvpin_requests_total", outcome="ok", path=kvpin.path) == 10
+    assert total("kvpin_requests_total", outcome="client_abort") == 1
+    assert total("kvpin_requests_total", outcome="refused", backend="") == 1
+    assert total("kvpin_requests_total") == 12
+    assert [metrics[f'kvpin_backend_up{{backend="gpu{i}"}}'] for i in (0, 1)] == [1, 1]
+    assert total("kvpin_backend_inflight") == 0
+    assert total("kvpin_sessions") == 3
+    assert total("kvpin_keyless_requests_total", fallback="balance") == 1
+    assert total("kvpin_long_keys_total") == 1
+    assert total("kvpin_repeated_keys_total") == 1
+    assert total("kvpin_http_errors_total", reason="bad_field_name") == 1
+    assert total("kvpin_http_errors_total") == 1
+    # a, b and the long key begin; the request without a key is a first turn, too.
+    assert total("kvpin_ttft_seconds_count", turn="first") == 4
+    assert total("kvpin_ttft_seconds_count", turn="later") == 7
+    assert total("kvpin_session_moves_total") == 0
+    assert total("kvpin_upstream_connects_total") == 3
+    assert total("kvpin_upstream_reuses_total") == 8
+    assert total("kvpin_resends_total") == 0
+    assert 5000 < total("kvpin_bytes_total", direction="to_server") < 8000
+    assert 3000 < total("kvpin_bytes_total", direction="to_client") < 8000
+    assert total("kvpin_connections_accepted_total") == 3
+    assert total("kvpin_connections") == 1
+    assert [k for k in metrics if k.startswith("kvpin_build_info{version=")]
+    # The page's sums agree with what the servers saw.
+    assert sum(sim.get("/stats")["requests"] for sim in sims) >= 11
+
+
+def test_time_to_first_token_and_token_gaps_are_measured(start):
+    kvpin = start.kvpin([start.sim(prefill_tps=200)], *NO_CHECKS)
+    client = start.client(kvpin)
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}], "stream": True,
+                       "max_tokens": 3}).encode()
+    for _ in range(2):
+        client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n"
+                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                    + body)
+        assert client.answer()[2].endswith(b"data: [DONE]\n\n")
+    before = kvpin.metrics()
+    first = before['kvpin_ttft_seconds_sum{backend="gpu0",turn="first"}']
+    later = before['kvpin_ttft_seconds_sum{backend="gpu0",turn="later"}']
+    assert before['kvpin_ttft_seconds_count{backend="gpu0",turn="first"}'] == 1
+    assert before['kvpin_ttft_seconds_count{backend="gpu0",turn="later"}'] == 1
+    assert first > 0.2, "the head came at once, the first token after the prefill"
+    assert later < first / 3
+    client.send("GET /sse/11/30000/100 HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n")
+    assert client.answer()[0] == 200
+    after = kvpin.metrics()
+    count, total = (after[name] - before[name] for name in (
+        'kvpin_token_gap_seconds_count{backend="gpu0"}',
+        'kvpin_token_gap_seconds_sum{backend="gpu0"}'))
+    assert count == 10
+    assert 0.28 < total < 0.6
+    in_bucket = {le: after[f'kvpin_token_gap_seconds_bucket{{backend="gpu0",le="{le}"}}']
+                 - before[f'kvpin_token_gap_seconds_bucket{{backend="gpu0",le="{le}"}}']
+                 for le in ("0.02", "0.3", "+Inf")}
+    assert in_bucket["+Inf"] == 10 and in_bucket["0.02"] <= 2 and in_bucket["0.3"] >= 9
+
+
+def test_pings_during_a_prefill_are_no_tokens(start):
+    kvpin = start.kvpin([start.sim(prefill_tps=200, ping_ms=30)], *NO_CHECKS)
+    client = start.client(kvpin)
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}], "stream": True,
+                       "max_tokens": 3}).encode()
+    _, _, text = client.request("POST", "/v1/chat/completions",
+                                {"Content-Type": "application/json"}, body)
+    assert text.startswith(b":")
+    metrics = kvpin.metrics()
+    assert metrics['kvpin_ttft_seconds_sum{backend="gpu0",turn="first"}'] > 0.2
+    assert metrics['kvpin_token_gap_seconds_sum{backend="gpu0"}'] < 0.1
+
+
+def test_probes_tell_whether_a_request_would_find_a_server(start):
+    sim = start.sim()
+    kvpin = start.kvpin([sim], "--health-interval", "100ms", "--health-timeout", "100ms")
+    assert kvpin.exporter("/healthz")[0] == 200
+    wait_until(lambda: kvpin.exporter("/readyz")[0] == 200)
+    sim.get("/control", b'{"health": "503"}')
+    wait_until(lambda: kvpin.exporter("/readyz")[0] == 503)
+    assert kvpin.exporter("/healthz")[0] == 200
+    assert kvpin.exporter("/nothing")[0] == 404
+
+
+# ---- the request log
+
+
+def test_each_request_is_one_line_with_its_reason(start):
+    sims = start.sims(2, "uvicorn")
+    kvpin = start.kvpin(sims, *NO_CHECKS)
+    client = start.client(kvpin)
+    owner = server_of(client, "s")
+    assert server_of(client, "s") == owner
+    client.request("POST", "/sink", {}, b"x" * 1000)
+    next(sim for sim in sims if sim.name == owner).kill()
+    other = server_of(start.client(kvpin), "s")
+    bad = start.client(kvpin)
+    bad.send("G\0T / HTTP/1.1\r\n\r\n")
+    bad.answer()
+    rows = kvpin.wait_requests(5)
+    assert [(r["outcome"], r["status"]) for r in rows] == [("ok", "200")] * 4 + [
+        ("refused", "400")]
+    assert [r.get("reason") for r in rows] == ["placed", "pinned", "keyless", "moved_failed", None]
+    assert [r.get("turn") for r in rows] == ["first", "later", "first", "later", None]
+    assert [r.get("attempts") for r in rows] == ["1", "1", "1", "2", None]
+    assert [r.get("backend") for r in rows[:2] + rows[3:4]] == [owner, owner, other]
+    assert rows[4]["error"] == "control_byte"
+    assert int(rows[2]["bytes_up"]) > 1000
+    for row in rows[:4]:
+        assert 0 < float(row["ttft_ms"]) <= float(row["total_ms"])
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", row["client"])
+
+
+def test_requests_can_be_logged_as_json_or_not_at_all(start):
+    sims = start.sims(1)
+    quiet = start.kvpin(sims, "--log-level", "info", log_requests=False)
+    start.client(quiet).request("GET", "/json", {"X-Session-Id": "s"})
+    config = start.tmp / "json.yaml"
+    config.write_text("log: {format: json}\n")
+    addr = "%s:%d" % socket.create_server(("127.0.0.1", 0)).getsockname()
+    out = start.tmp / "json.log"
+    with open(out, "wb") as log:
+        process = subprocess.Popen(
+            [harness.KVPIN, "run", "--config", str(config), "--listen", addr, "--backend",
+             f"gpu0={sims[0].text}", "--metrics", "off", "--control", "off", "--log-requests"],
+            stderr=log)
+    try:
+        wait_until(lambda: b"kvpin ready" in out.read_bytes())
+        Client(harness.split_addr(addr)).request("GET", "/json", {"X-Session-Id": "s"})
+        wait_until(lambda: b'"request"' in out.read_bytes())
+    finally:
+        process.terminate()
+        assert process.wait(10) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    row = [r for r in rows if r["msg"] == "request"][0]
+    assert (row["outcome"], row["status"], row["backend"]) == ("ok", 200, "gpu0")
+    assert " msg=request " not in quiet.output()
+
+
+def test_no_session_key_shows_at_the_default_level(start):
+    """Neither the key nor its hash: not in the log, not in the metrics, not in an error."""
+    key = "alice-secret-conversation"
+    hidden = [key, xxhash.xxh64(key).hexdigest()]
+    sims = start.sims(2, "uvicorn")
+    kvpin = start.kvpin(sims, "--log-level", "info", "--workers", "2")
+    client = start.client(kvpin)
+    for header in ("X-Session-Id", "X-LB-Hash", "X-Conversation-Id"):
+        client.request("GET", "/json", {header: key})
+    sims[0].kill()
+    sims[1].kill()
+    status, _, body = start.client(kvpin).request("GET", "/json", {"X-Session-Id": key})
+    assert status in (502, 503)
+    bad = start.client(kvpin)
+    bad.send(f"GET / HTTP/1.1\r\nX-Session-Id: {key}\r\nHost : x\r\n\r\n")
+    text = kvpin.exporter()[1] + body.decode() + bad.answer()[2].decode()
+    bad.close()
+    kvpin.wait_requests(5)
+    kvpin.stop()
+    text += kvpin.output()
+    assert "outcome=" in text
+    for word in hidden:
+        assert word not in text
+    # The hash function is what the debug level and `kvpin sessions` would show.
+    debug = start.kvpin([start.sim("gpu9")])
+    start.client(debug).request("GET", "/json", {"X-Session-Id": key})
+    sessions = debug.status("sessions")
+    assert key not in json.dumps(sessions) + debug.output()
+    assert debug.wait_requests(1)[0]["session"] == sessions["sessions"][0]["session"]
+
+
+# ---- the read commands
+
+
+def test_status_backends_and_sessions_tell_what_is_going_on(start):
+    sims = start.sims(2)
+    kvpin = start.kvpin([f"{sims[0].name}={sims[0].text},slots=4,weight=2", sims[1]],
+                        "--workers", "2")
+    client = start.client(kvpin)
+    for _ in range(3):
+        owners = [server_of(client, f"s{i}") for i in range(9)]
+    stream = Stream(start.client(kvpin), "s0", 50)
+    status = kvpin.status()
+    assert status["pid"] == kvpin.pid and status["workers"] == 2
+    assert (status["connections"], status["sessions"]) == (2, 9)
+    assert status["listen"] == [kvpin.text] and status["draining"] is False
+    assert (status["path"], status["config_reloads"]) == (kvpin.path, 0)
+    rows = {b["name"]: b for b in kvpin.status("backends")["backends"]}
+    assert [rows[f"gpu{i}"]["address"] for i in (0, 1)] == [sim.text for sim in sims]
+    assert [rows[f"gpu{i}"]["sessions"] for i in (0, 1)] == [6, 3]
+    assert (rows["gpu0"]["slots"], rows["gpu0"]["weight"], rows["gpu1"]["slots"]) == (4, 2, 0)
+    assert {b["state"] for b in rows.values()} == {"up"}
+    assert rows[owners[0]]["inflight"] == 1
+    assert sum(b["requests"] for b in rows.values()) == 27
+    sessions = kvpin.status("sessions")
+    assert (sessions["total"], len(sessions["sessions"])) == (9, 9)
+    assert sorted(s["turns"] for s in sessions["sessions"]) == [3] * 8 + [4]
+    assert {s["moves"] for s in sessions["sessions"]} == {0}
+    assert all(re.fullmatch("[0-9a-f]{16}", s["session"]) for s in sessions["sessions"])
+    stream.join(5)
+    assert stream.result == "whole"
+    for command in ("status", "backends", "sessions"):
+        out = subprocess.run([harness.KVPIN, command, "--control", kvpin.control],
+                             capture_output=True, text=True, timeout=20)
+        assert out.returncode == 0 and out.stdout and not out.stderr
+
+
+def test_sessions_expire_after_their_ttl_and_then_begin_anew(start):
+    kvpin = start.kvpin(start.sims(2), "--ttl", "700ms")
+    client = start.client(kvpin)
+    for _ in range(4):
+        server_of(client, "kept")
+        if _ == 0:
+            server_of(client, "left")
+        time.sleep(0.3)
+    assert kvpin.status()["sessions"] == 1
+    rows = kvpin.wait_requests(5)
+    assert [r["reason"] for r in rows] == ["placed", "placed", "pinned", "pinned", "pinned"]
+    server_of(client, "left")
+    assert kvpin.wait_requests(6)[5]["reason"] == "placed"
+
+
+def test_the_session_cap_evicts_the_idle_and_counts_them(start):
+    kvpin = start.kvpin(start.sims(2), "--max-sessions", "64")
+    client = start.client(kvpin)
+    for i in range(300):
+        server_of(client, f"s{i}")
+    assert kvpin.status()["sessions"] <= 64
+    assert kvpin.metrics()["kvpin_session_evictions_total"] >= 236
+    server_of(client, "s299")
+    assert kvpin.wait_requests(301)[300]["reason"] == "pinned"
+
+
+def test_workers_share_the_load_and_the_sessions(start):
+    sims = start.sims(3, "uvicorn")
+    kvpin = start.kvpin(sims, "--workers", "2")
+    owners = {}
+    for i in range(120):
+        client = Client(kvpin.addr)
+        owner = server_of(client, f"s{i % 12}")
+        assert owners.setdefault(i % 12, owner) == owner
+        client.close()
+    threads = {}
+    for task in os.listdir(f"/proc/{kvpin.pid}/task"):
+        with open(f"/proc/{kvpin.pid}/task/{task}/stat") as f:
+            threads[task] = f.read()
+    assert len(threads) >= 4  # main, two workers, health at least
+    assert kvpin.status()["workers"] == 2
+    assert [b["sessions"] for b in kvpin.status("backends")["backends"]] == [4, 4, 4]
+
+
+def test_ipv6_and_several_listeners_serve_alike(start):
+    sims = [start.sim("gpu0", listen="[::1]:0"), start.sim("gpu1")]
+    kvpin = start.kvpin(sims, listen=["127.0.0.1:0", "[::1]:0"])
+    addresses = [harness.split_addr(text) for text in kvpin.status()["listen"]]
+    assert len(addresses) == 2
+    owners = [{s: server_of(Client(addr), s) for s in "abcdef"} for addr in addresses]
+    assert owners[0] == owners[1]
+    assert set(owners[0].values()) == {"gpu0", "gpu1"}

@@ -309,6 +309,7 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->shard = at;
 	txn->entry = i;
 	txn->now_ms = now_ms;
+	txn->again = false;
 	if (i)
 		txn->session = sh->entry[i].session;
 	else
@@ -327,7 +328,6 @@ static void entry_touch(struct session_table *t, struct shard *sh, uint32_t i, u
 		s->backend = backend;
 		s->moves++;
 	}
-	s->turns++;
 	if (now_ms > s->last_used_ms)
 		s->last_used_ms = now_ms;
 	ring_unlink(sh, i);
@@ -342,6 +342,7 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 	assert(backend < BACKENDS_MAX);
 	if (txn->entry) {
 		entry_touch(t, sh, txn->entry, backend, txn->now_ms);
+		sh->entry[txn->entry].session.turns += !txn->again;
 	} else {
 		struct session s = {
 			.id = txn->session.id,

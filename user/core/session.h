@@ -56,6 +56,7 @@ struct session_txn {
 	uint32_t shard;
 	uint32_t entry;
 	uint64_t now_ms;
+	bool again; /* set it before the commit: the same request once more, not another turn */
 };
 
 /**

@@ -21,6 +21,9 @@
 /* Pins looked at per tick: a million expire within ten seconds, a tick takes about 1 ms. */
 #define SWEEP_PER_TICK 10000
 
+/* A worker takes over a configuration between two events, within a millisecond or so. */
+#define SETTLE_MS 1000
+
 /* A configuration that was replaced. */
 struct retired {
 	struct retired *next;
@@ -149,6 +152,21 @@ static bool all_seen(const struct balancer *b, const struct config *c)
 	return true;
 }
 
+/*
+ * A slot of the table may be given to another server once no worker can still act on what it saw
+ * of the former one: it looks at a server and counts itself in flight within one event, so all
+ * must have taken over the configuration that removed it. Returns false when one does not.
+ */
+static bool workers_settle(const struct balancer *b)
+{
+	for (int ms = 0; !all_seen(b, atomic_load(&b->config)); ms++) {
+		if (ms == SETTLE_MS)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
 static void free_retired(struct balancer *b, uint64_t now_ms, bool all)
 {
 	struct retired **at = &b->retired, *r;
@@ -196,6 +214,13 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 	if (!r) {
 		snprintf(why, why_bytes, "out of memory");
 		return -ENOMEM;
+	}
+	if (!workers_settle(b)) {
+		snprintf(why, why_bytes,
+			 "a worker has not yet taken over the previous "
+			 "configuration; reload again");
+		free(r);
+		return -EAGAIN;
 	}
 	err = backend_table_apply(&b->backends, c, b->sessions, now_ms);
 	if (err) {
@@ -312,9 +337,10 @@ void balancer_tick(struct balancer *b)
 	uint64_t now_ms = balancer_now_ms();
 
 	session_sweep(b->sessions, now_ms, SWEEP_PER_TICK);
+	if (!all_seen(b, atomic_load(&b->config)))
+		return;
 	backend_table_reap(&b->backends, b->sessions);
-	if (all_seen(b, atomic_load(&b->config)))
-		free_retired(b, now_ms, false);
+	free_retired(b, now_ms, false);
 }
 
 const struct worker_stats *balancer_stats(const struct balancer *b, unsigned int worker)

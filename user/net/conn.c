@@ -30,7 +30,7 @@
 #define HEAD_READ_BYTES (BUF_CLASS_BYTES(0) - BUF_HEADROOM)
 /* After our FIN, how long the client may still send before it is reset (RFC 9112 9.6). */
 #define LINGER_MS 2000
-/* A broken answer: how long the client may take to acknowledge what it was sent, and how often
+/* A broken answer: how long the client may acknowledge nothing of what it was sent, and how often
  * that is looked at. */
 #define BREAK_MS      1000
 #define BREAK_POLL_MS 5
@@ -70,7 +70,8 @@ static uint64_t conn_due_ms(const struct conn *c)
 	case CONN_EXCHANGE:
 		if (c->current && c->current->connecting)
 			return c->activity_ms + config->timeout.connect_ms;
-		if (!c->x.answered && relay_request_open(c))
+		/* Not x.answered: after a 100 the body is still awaited. */
+		if (!c->x.head_done && relay_request_open(c))
 			return c->activity_ms +
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
 		return c->activity_ms + config->timeout.stall_ms;
@@ -81,7 +82,7 @@ static uint64_t conn_due_ms(const struct conn *c)
 	case CONN_LINGER:
 		return c->head_ms + LINGER_MS;
 	case CONN_BREAK:
-		return earlier(c->head_ms + BREAK_MS, uv_now(&c->worker->loop) + BREAK_POLL_MS);
+		return earlier(c->activity_ms + BREAK_MS, uv_now(&c->worker->loop) + BREAK_POLL_MS);
 	default:
 		return UINT64_MAX;
 	}
@@ -104,7 +105,7 @@ void conn_set_state(struct conn *c, enum conn_state state)
 {
 	c->state = state;
 	conn_touch(c);
-	if (state == CONN_LINGER || state == CONN_BREAK)
+	if (state == CONN_LINGER)
 		c->head_ms = c->activity_ms;
 	conn_rearm(c);
 }
@@ -211,13 +212,19 @@ static void reply_progress(struct conn *c)
 /* A broken answer is done with when the client has acknowledged all that it was sent. */
 static void break_progress(struct conn *c)
 {
-	int unsent = 0;
+	int unsent = 0, err = 0;
+	socklen_t len = sizeof(err);
 
-	if (relay_flush(c) == RELAY_CLIENT_GONE) {
+	/* With nothing to send, only asking tells that the client has reset. */
+	getsockopt(c->sock.fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	if (err || relay_flush(c) == RELAY_CLIENT_GONE) {
 		conn_close(c, c->close_reason);
 		return;
 	}
-	if (c->x.out_ready || (ioctl(c->sock.fd, SIOCOUTQ, &unsent) == 0 && unsent))
+	if (ioctl(c->sock.fd, SIOCOUTQ, &unsent) == 0 && unsent != c->break_unsent)
+		conn_touch(c);
+	c->break_unsent = unsent;
+	if (c->x.out_ready || unsent)
 		return;
 	c->break_reset = true;
 	conn_close(c, c->close_reason);
@@ -370,7 +377,7 @@ static void conn_timeout(struct conn *c)
 		exchange_timeout(c);
 		break;
 	case CONN_BREAK:
-		if (uv_now(&c->worker->loop) < c->head_ms + BREAK_MS)
+		if (uv_now(&c->worker->loop) < c->activity_ms + BREAK_MS)
 			break;
 		c->break_reset = true;
 		conn_close(c, c->close_reason);
@@ -450,7 +457,7 @@ void conn_close(struct conn *c, enum conn_close reason)
 	LOG(DEBUG, "connection closed", F_STR("reason", close_names[reason]));
 	buf_release(&w->pool, &c->in);
 	buf_release(&w->pool, &c->out);
-	upstream_drop_all(c, true);
+	upstream_drop_all(c);
 	list_del(&c->link);
 	atomic_fetch_sub(&w->balancer->connections, 1);
 	stat_add(&w->stats->open, -1);
@@ -460,6 +467,12 @@ void conn_close(struct conn *c, enum conn_close reason)
 
 void conn_drain(struct conn *c)
 {
+	if (c->state != CONN_HEAD || buf_len(&c->in))
+		return;
+	/* A request that has arrived but was not yet looked at is served. */
+	head_read(c);
 	if (c->state == CONN_HEAD && !buf_len(&c->in))
 		conn_close(c, CONN_CLOSE_DRAIN);
+	else
+		conn_run(c);
 }

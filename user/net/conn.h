@@ -92,6 +92,7 @@ struct exchange {
 	uint32_t sent;	/* of those, bytes sent and still held */
 	bool held;	/* every byte sent is still there: may be sent again */
 	bool discard;	/* nobody wants the rest of the request */
+	bool server_reset; /* sending met the server's RST: what it sent before is all there is */
 
 	/* Answer: the connection's out buffer from its start. */
 	uint32_t out_ready; /* bytes that may go to the client */
@@ -129,6 +130,7 @@ struct conn {
 	bool eof_passed;	    /* ... and given to the server */
 	bool close_after;	    /* the current answer is this connection's last */
 	bool break_reset;	    /* BREAK ends with a RST */
+	int break_unsent; /* BREAK: bytes that the client had not acknowledged last time */
 	bool counted;		    /* the exchange's outcome is in the statistics */
 	struct buf in;		    /* from the client */
 	struct buf out;		    /* towards the client */

@@ -71,8 +71,10 @@ bool dispatch_choose(struct conn *c)
 	if (d->backend != SESSION_NO_BACKEND) {
 		x->backend = &b->backends.slot[d->backend];
 		atomic_fetch_add_explicit(&x->backend->inflight, 1, memory_order_relaxed);
-		if (x->keyed)
+		if (x->keyed) {
+			txn.again = x->attempts > 1;
 			session_commit(&txn, d->backend);
+		}
 		if (in->pin != SESSION_NO_BACKEND && in->pin != d->backend)
 			stat_add(&w->stats->moves[d->reason], 1);
 	} else if (x->keyed) {

@@ -29,6 +29,7 @@
 #define READ_AHEAD_BYTES (16 * 1024)
 
 static void exchange_trouble(struct conn *c, enum relay_end end);
+static void pass_eof(struct conn *c);
 
 /* ---- the end of an exchange ---- */
 
@@ -151,6 +152,17 @@ static void exchange_send(struct conn *c)
 
 	if (end == RELAY_CONNECT_FAILED)
 		exchange_trouble(c, end);
+	else
+		pass_eof(c);
+}
+
+/* All of the request goes out from its beginning, and nothing of another connection counts. */
+static void request_rewind(struct exchange *x)
+{
+	x->sent = 0;
+	x->discard = false;
+	x->server_reset = false;
+	x->close_upstream = false;
 }
 
 static void server_failed(struct conn *c, enum backend_cause cause, int err)
@@ -176,7 +188,7 @@ static void exchange_dispatch(struct conn *c)
 	 * be closing right now: it could not be sent again. */
 	fresh = x->request_body.state != KVPIN_BS_DONE &&
 		(x->request_body.state != KVPIN_BS_COUNTED ||
-		 x->request_body.left + x->ready > config->limit.hold_bytes);
+		 x->request_body.left + x->ready > relay_hold_bytes(config));
 	for (;;) {
 		bool some = x->attempts > 0;
 
@@ -192,9 +204,8 @@ static void exchange_dispatch(struct conn *c)
 			return;
 		}
 		x->dispatched_ns = balancer_now_ns();
-		x->sent = 0;
 		x->held = true;
-		x->discard = false;
+		request_rewind(x);
 		conn_set_state(c, CONN_EXCHANGE);
 		err = upstream_get(c, x->backend, fresh);
 		if (!err)
@@ -221,8 +232,7 @@ static void exchange_again(struct conn *c, enum backend_cause cause, int err)
 	if (cause == BACKEND_CAUSE_RESET && reused && x->held) {
 		/* An idle connection that the server had closed: the same server again. */
 		stat_add(&c->worker->stats->backend[x->backend->id].resends, 1);
-		x->sent = 0;
-		x->discard = false;
+		request_rewind(x);
 		err = -upstream_get(c, x->backend, true);
 		if (!err) {
 			conn_touch(c);
@@ -266,6 +276,17 @@ static bool answer_begun(const struct exchange *x)
 	return x->head_sent || (x->bytes_down && x->out_ready);
 }
 
+/* The server's answer cannot go on: a break, or 502 where that is still possible. */
+static void exchange_broken(struct conn *c, enum stat_outcome outcome)
+{
+	if (answer_begun(&c->x))
+		exchange_break(c, outcome);
+	else
+		exchange_reply(c, outcome, 502,
+			       "The model server's answer was malformed or broke off.",
+			       "bad_answer", 0);
+}
+
 static void exchange_trouble(struct conn *c, enum relay_end end)
 {
 	struct exchange *x = &c->x;
@@ -295,15 +316,11 @@ static void exchange_trouble(struct conn *c, enum relay_end end)
 		exchange_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
 		break;
 	case RELAY_TRUNCATED:
+		/* A server that stops when it is told of the client's FIN breaks nothing. */
+		exchange_broken(c, c->eof_passed ? OUTCOME_CLIENT_ABORT : OUTCOME_TRUNCATED);
+		break;
 	case RELAY_BAD_ANSWER:
-		if (answer_begun(x))
-			exchange_break(c, end == RELAY_TRUNCATED ? OUTCOME_TRUNCATED
-								 : OUTCOME_BAD_ANSWER);
-		else
-			exchange_reply(
-				c, end == RELAY_TRUNCATED ? OUTCOME_TRUNCATED : OUTCOME_BAD_ANSWER,
-				502, "The model server's answer was malformed or broke off.",
-				"bad_answer", 0);
+		exchange_broken(c, OUTCOME_BAD_ANSWER);
 		break;
 	case RELAY_NO_MEMORY:
 		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
@@ -393,6 +410,8 @@ static void tunnel_end(struct conn *c)
 	if (c->x.answer_body.state != KVPIN_BS_DONE || !c->eof_passed)
 		return;
 	exchange_settle(c, OUTCOME_OK);
+	/* A RST would destroy what the server has not yet read. */
+	upstream_drop(c, false);
 	conn_close(c, CONN_CLOSE_DONE);
 }
 
@@ -403,7 +422,8 @@ static void pass_eof(struct conn *c)
 	struct exchange *x = &c->x;
 
 	if (c->eof_passed || !c->client_eof || x->sent < x->ready || buf_len(&c->in) > x->ready ||
-	    !c->current || c->current->connecting)
+	    !c->current || c->current->connecting ||
+	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
 		return;
 	c->eof_passed = true;
 	shutdown(c->current->sock.fd, SHUT_WR);
@@ -444,8 +464,7 @@ void exchange_client_readable(struct conn *c)
 		else
 			exchange_trouble(c, end);
 	}
-	if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL)
-		pass_eof(c);
+	pass_eof(c);
 }
 
 void exchange_answer(struct conn *c)
@@ -453,12 +472,15 @@ void exchange_answer(struct conn *c)
 	enum relay_end end = relay_answer(c);
 	struct exchange *x = &c->x;
 
-	if (x->head_done && x->answer_body.state == KVPIN_BS_TUNNEL && c->state == CONN_EXCHANGE &&
-	    end == RELAY_WAIT) {
+	/* All of a tunnel's answer may have come in one go, its end included. */
+	if (x->head_done && x->status == 101 && c->state == CONN_EXCHANGE &&
+	    (end == RELAY_WAIT || end == RELAY_DONE)) {
 		x->request_body.state = KVPIN_BS_TUNNEL;
 		conn_set_state(c, CONN_TUNNEL);
 		if (relay_walk_request(c) == RELAY_WAIT)
 			exchange_send(c);
+		if (c->state != CONN_TUNNEL)
+			return;
 	}
 	if (end == RELAY_DONE && c->state == CONN_TUNNEL) {
 		/* The server's FIN: pass it on; the client may still speak. */
@@ -474,8 +496,6 @@ void exchange_answer(struct conn *c)
 void exchange_server_writable(struct conn *c)
 {
 	exchange_send(c);
-	if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL)
-		pass_eof(c);
 }
 
 void exchange_connect_failed(struct conn *c, int err)

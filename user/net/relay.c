@@ -26,6 +26,8 @@
 #define RELAY_FIRST_READ_BYTES (BUF_CLASS_BYTES(0) - BUF_HEADROOM)
 /* ... and to complete a head that did not come in one piece. */
 #define RELAY_HEAD_MORE_BYTES 4096
+/* A held request, and pipelined ones behind it, must fit a buffer. */
+#define RELAY_HOLD_BYTES_MAX (BUF_BYTES_MAX - 2 * RELAY_READ_BYTES)
 /* Reads per event, so that one fast transfer does not starve the worker's other connections. */
 #define RELAY_ROUNDS 16
 /* Only the beginning of a request is acknowledged at once: a client that sends head and body
@@ -38,6 +40,12 @@ static bool would_block(int err)
 }
 
 /* ---- request ---- */
+
+uint32_t relay_hold_bytes(const struct config *config)
+{
+	return config->limit.hold_bytes < RELAY_HOLD_BYTES_MAX ? config->limit.hold_bytes
+							       : RELAY_HOLD_BYTES_MAX;
+}
 
 enum relay_end relay_walk_request(struct conn *c)
 {
@@ -70,7 +78,7 @@ void relay_release_hold(struct conn *c)
 static uint32_t request_room(const struct conn *c)
 {
 	const struct exchange *x = &c->x;
-	uint32_t limit = x->held ? c->worker->config->limit.hold_bytes : RELAY_READ_BYTES;
+	uint32_t limit = x->held ? relay_hold_bytes(c->worker->config) : RELAY_READ_BYTES;
 	uint32_t len = buf_len(&c->in);
 
 	return len < limit ? limit - len : 0;
@@ -132,6 +140,9 @@ enum relay_end relay_send_request(struct conn *c)
 			if (u->connecting)
 				return RELAY_CONNECT_FAILED;
 			x->discard = true;
+			/* The error is told once, here: recv() will say 0, as if it were a FIN. A
+			 * RST behind a FIN (EPIPE) takes nothing from the answer. */
+			x->server_reset = errno != EPIPE;
 			break;
 		}
 		upstream_connected(u);
@@ -281,6 +292,8 @@ static enum relay_end answer_head(struct conn *c)
 			change.insert = "Connection: close\r\n";
 		server_answered(c);
 	}
+	/* RFC 9112 2.3: a proxy speaks its own version. */
+	buf_data(&c->out)[h->start + sizeof("HTTP/1.") - 1] = '1';
 	len = head_edit(&c->out, h, &change, c->worker->edit);
 	if (interim && !x->request.minor) {
 		/* An HTTP/1.0 client knows no interim answers (RFC 9110 15.2). */
@@ -333,7 +346,7 @@ static enum relay_end answer_ended(struct conn *c, int err)
 	x->close_upstream = true;
 	if (!x->answered)
 		return RELAY_SERVER_LOST;
-	if (err || !x->head_done || !kvpin_body_ended(&x->answer_body))
+	if (err || x->server_reset || !x->head_done || !kvpin_body_ended(&x->answer_body))
 		return RELAY_TRUNCATED;
 	x->answer_body.state = KVPIN_BS_DONE;
 	return RELAY_DONE;
@@ -352,6 +365,14 @@ enum relay_end relay_answer(struct conn *c)
 			return end;
 		if (x->head_done && x->answer_body.state == KVPIN_BS_DONE)
 			return RELAY_DONE;
+		if (!x->head_done && buf_len(&c->out)) {
+			/* What was read behind a 1xx that the client's socket did not take. */
+			end = answer_process(c);
+			if (end != RELAY_WAIT)
+				return end;
+			if (x->out_ready)
+				continue;
+		}
 		room = x->bytes_down > RELAY_FIRST_READ_BYTES ? RELAY_READ_BYTES
 							      : RELAY_FIRST_READ_BYTES;
 		if (buf_len(&c->out))

@@ -145,8 +145,8 @@ void upstream_drop(struct conn *c, bool reset)
 		upstream_close(c->current, reset);
 }
 
-void upstream_drop_all(struct conn *c, bool reset)
+void upstream_drop_all(struct conn *c)
 {
 	while (c->upstreams)
-		upstream_close(c->upstreams, reset && c->upstreams == c->current);
+		upstream_close(c->upstreams, true);
 }

@@ -42,7 +42,9 @@ void upstream_keep(struct conn *c);
  * on the request notices at once */
 void upstream_drop(struct conn *c, bool reset);
 
-/** upstream_drop_all() - close every upstream of a closing client connection */
-void upstream_drop_all(struct conn *c, bool reset);
+/** upstream_drop_all() - close every upstream of a closing client connection, with a RST: one in
+ * use must be noticed at once, an idle one would leave its port in TIME_WAIT, and 28,000 of these
+ * stop all further connects */
+void upstream_drop_all(struct conn *c);
 
 #endif

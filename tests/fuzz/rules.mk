@@ -4,7 +4,9 @@
 
 FUZZ_FLAGS := -std=gnu11 -g -O1 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Wno-unused-parameter \
 	      -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
-FUZZ_BIN := $(B)/tests/fuzz/fuzz_head $(B)/tests/fuzz/fuzz_body
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_CONFIG_SRC := $(addprefix user/ops/,config_file.c config_raw.c yaml_index.c setting.c setting_list.c \
+		   value.c suggest.c) user/core/config.c user/base/addr.c
 
 fuzz: $(FUZZ_BIN)
 tests: $(B)/tests/parse-one
@@ -12,6 +14,10 @@ tests: $(B)/tests/parse-one
 $(B)/tests/fuzz/%: tests/fuzz/%.c
 	@mkdir -p $(@D)
 	$(CLANG) $(FUZZ_FLAGS) -MMD -MP -MF $@.d -MT $@ -o $@ $<
+
+$(B)/tests/fuzz/fuzz_config: tests/fuzz/fuzz_config.c $(FUZZ_CONFIG_SRC)
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_FLAGS) -Iuser -o $@ $^ $(shell pkg-config --libs libcyaml)
 
 $(B)/tests/parse-one: $(B)/obj/tests/fuzz/parse_one.o
 	@mkdir -p $(@D)

@@ -128,8 +128,8 @@ def node():
     directory = done.stdout.strip()
 
     def run(client, scenario, kvpin, **options):
-        argv = ["node", os.path.join(directory, client + ".mjs"), scenario, kvpin.url,
-                json.dumps(options)]
+        argv = [os.path.join(directory, "node"), os.path.join(directory, client + ".mjs"),
+                scenario, kvpin.url, json.dumps(options)]
         ran = subprocess.run(argv, capture_output=True, text=True, timeout=30)
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)

@@ -234,8 +234,6 @@ def test_reloads_under_load_cost_no_request(start):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="core/backend.c: backend_table_apply() removes the old "
-                                        "servers before it adds the new ones: 503 in between")
 def test_a_reload_that_replaces_all_servers_costs_no_request(start):
     sims = start.sims(4, "uvicorn")
     reload_under_load(start, [{sims[0]: 1, sims[1]: 1}, {sims[2]: 1, sims[3]: 1}])

@@ -350,7 +350,7 @@ static void every_number_has_bounds(void **state)
 		{"timeouts.drain", offsetof(struct config, timeout.drain_ms), 0, 86400000},
 		{"limits.head", offsetof(struct config, limit.head_bytes), 1024, 32768},
 		{"limits.fields", offsetof(struct config, limit.head_fields), 1, 100},
-		{"limits.hold", offsetof(struct config, limit.hold_bytes), 0, 64 << 20},
+		{"limits.hold", offsetof(struct config, limit.hold_bytes), 0, HOLD_BYTES_MAX},
 		{"limits.connections", offsetof(struct config, limit.connections), 1, 1000000},
 	};
 	unsigned int i;

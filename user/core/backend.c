@@ -162,9 +162,6 @@ int backend_table_apply(struct backend_table *t, const struct config *c,
 	backend_table_reap(t, sessions);
 	if (!slots_suffice(t, c))
 		return -ENOSPC;
-	for (i = 0; i < t->nr; i++)
-		if (backend_configured(&t->slot[i]) && !config_has(c, &t->slot[i]))
-			backend_remove(&t->slot[i], now_ms);
 	for (i = 0; i < c->nr_backends; i++) {
 		struct backend *b = slot_of(t, &c->backend[i]);
 
@@ -175,6 +172,10 @@ int backend_table_apply(struct backend_table *t, const struct config *c,
 		if (check && !t->checked)
 			b->checked = false;
 	}
+	/* Last: there is never a moment without a server. */
+	for (i = 0; i < t->nr; i++)
+		if (backend_configured(&t->slot[i]) && !config_has(c, &t->slot[i]))
+			backend_remove(&t->slot[i], now_ms);
 	t->checked = check;
 	t->fall = c->health.fall;
 	return 0;

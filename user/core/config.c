@@ -22,8 +22,6 @@
 
 /* Longer than any engine keeps a cache. */
 #define TTL_MAX_MS (30ULL * DAY_MS)
-/* Holding more than this per request would let few clients exhaust the host. */
-#define HOLD_BYTES_MAX (64 * KIB * KIB)
 /* Ephemeral ports and file descriptors end well before. */
 #define CONNECTIONS_MAX 1000000
 /* Below, not even a browser's request line and cookies fit. */

@@ -21,6 +21,8 @@
 #define WEIGHT_MAX	  256
 #define SLOTS_MAX	  1024
 #define SESSIONS_MAX	  100000000 /* 6 GB of pins */
+/* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
+#define HOLD_BYTES_MAX	  (896 * 1024)
 #define HEALTH_PATH_MAX	  128
 #define CONTROL_PATH_MAX  108 /* sun_path */
 

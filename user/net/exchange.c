@@ -188,19 +188,18 @@ static void exchange_dispatch(struct conn *c)
 	 * be closing right now: it could not be sent again. */
 	fresh = x->request_body.state != KVPIN_BS_DONE &&
 		(x->request_body.state != KVPIN_BS_COUNTED ||
-		 x->request_body.left + x->ready > relay_hold_bytes(config));
+		 x->request_body.left + x->ready > config->limit.hold_bytes);
 	for (;;) {
-		bool some = x->attempts > 0;
-
-		if (x->attempts >= ATTEMPTS_MAX || !dispatch_choose(c)) {
-			if (some)
-				exchange_reply(c, OUTCOME_UNREACHABLE, 502,
-					       "The model server could not be reached.",
-					       "server_unreachable", 0);
-			else
-				exchange_reply(c, OUTCOME_NO_SERVER, 503,
-					       "No model server is available.", "no_server",
-					       retry_after_s(config));
+		if (x->attempts >= ATTEMPTS_MAX) {
+			exchange_reply(c, OUTCOME_UNREACHABLE, 502,
+				       "The model server could not be reached.",
+				       "server_unreachable", 0);
+			return;
+		}
+		if (!dispatch_choose(c)) {
+			exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER,
+				       503, "No model server is available.", "no_server",
+				       retry_after_s(config));
 			return;
 		}
 		x->dispatched_ns = balancer_now_ns();

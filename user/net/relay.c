@@ -26,8 +26,8 @@
 #define RELAY_FIRST_READ_BYTES (BUF_CLASS_BYTES(0) - BUF_HEADROOM)
 /* ... and to complete a head that did not come in one piece. */
 #define RELAY_HEAD_MORE_BYTES 4096
-/* A held request, and pipelined ones behind it, must fit a buffer. */
-#define RELAY_HOLD_BYTES_MAX (BUF_BYTES_MAX - 2 * RELAY_READ_BYTES)
+_Static_assert(HOLD_BYTES_MAX <= BUF_BYTES_MAX - 2 * RELAY_READ_BYTES,
+	       "a held request and pipelined ones behind it fit a buffer");
 /* Reads per event, so that one fast transfer does not starve the worker's other connections. */
 #define RELAY_ROUNDS 16
 /* Only the beginning of a request is acknowledged at once: a client that sends head and body
@@ -40,12 +40,6 @@ static bool would_block(int err)
 }
 
 /* ---- request ---- */
-
-uint32_t relay_hold_bytes(const struct config *config)
-{
-	return config->limit.hold_bytes < RELAY_HOLD_BYTES_MAX ? config->limit.hold_bytes
-							       : RELAY_HOLD_BYTES_MAX;
-}
 
 enum relay_end relay_walk_request(struct conn *c)
 {
@@ -78,7 +72,7 @@ void relay_release_hold(struct conn *c)
 static uint32_t request_room(const struct conn *c)
 {
 	const struct exchange *x = &c->x;
-	uint32_t limit = x->held ? relay_hold_bytes(c->worker->config) : RELAY_READ_BYTES;
+	uint32_t limit = x->held ? c->worker->config->limit.hold_bytes : RELAY_READ_BYTES;
 	uint32_t len = buf_len(&c->in);
 
 	return len < limit ? limit - len : 0;

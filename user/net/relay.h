@@ -65,10 +65,6 @@ enum relay_end relay_answer(struct conn *c);
  */
 enum relay_end relay_flush(struct conn *c);
 
-/** relay_hold_bytes() - of a request, how much is kept for sending it again: limits.hold, as far
- * as one buffer reaches */
-uint32_t relay_hold_bytes(const struct config *config);
-
 /** relay_request_open() - is more of the request wanted from the client, and is there room? */
 bool relay_request_open(const struct conn *c);
 

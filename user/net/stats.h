@@ -20,7 +20,7 @@
 	X(CLIENT_ABORT, "client_abort") /* the client left first */                                \
 	X(TRUNCATED, "truncated")	/* the server's answer broke off: passed on as a break */  \
 	X(BAD_ANSWER, "bad_answer")	/* the server's answer was malformed: 502 or a break */    \
-	X(UNREACHABLE, "unreachable")	/* no connection, or lost before an answer: 502 */         \
+	X(UNREACHABLE, "unreachable")	/* no connection, or lost before an answer: 502, 503 */    \
 	X(NO_SERVER, "no_server")	/* nobody eligible: 503 */                                 \
 	X(TIMEOUT, "timeout")		/* no byte moved for too long: 408, 504 or a break */      \
 	X(REFUSED, "refused")		/* the client's request was malformed or too large: 4xx */ \

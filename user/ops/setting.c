@@ -109,7 +109,7 @@ const struct setting settings[] = {
 	 AT(limit.head_fields), .min = 1, .max = KVPIN_HEAD_FIELDS_MAX},
 	{.key = "limits.hold", .flag = "limit-hold", .arg = "SIZE", .example = "256KiB",
 	 .help = "of a request, kept for sending it again", .group = SETTING_GROUP_LIMITS,
-	 .kind = SETTING_SIZE, AT(limit.hold_bytes), .max = 64 * 1024 * 1024},
+	 .kind = SETTING_SIZE, AT(limit.hold_bytes), .max = HOLD_BYTES_MAX},
 	{.key = "limits.connections", .flag = "limit-connections", .arg = "N", .example = "8192",
 	 .help = "clients at once, all workers together", .group = SETTING_GROUP_LIMITS,
 	 .kind = SETTING_COUNT, AT(limit.connections), .min = 1, .max = 1000000},

@@ -278,8 +278,7 @@ int balancer_start(struct balancer *b, struct config *c, char *why, unsigned int
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
 	if (!b->sessions) {
-		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions",
-			 c->session_max);
+		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions", c->session_max);
 		return -ENOMEM;
 	}
 	/* An empty table has room for every set of servers that passed the check. */

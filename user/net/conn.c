@@ -71,7 +71,7 @@ static uint64_t conn_due_ms(const struct conn *c)
 		if (c->current && c->current->connecting)
 			return c->activity_ms + config->timeout.connect_ms;
 		/* Not x.answered: after a 100 the body is still awaited. */
-		if (!c->x.head_done && relay_request_open(c))
+		if (!c->x->head_done && relay_request_open(c))
 			return c->activity_ms +
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
 		return c->activity_ms + config->timeout.stall_ms;
@@ -128,7 +128,7 @@ static int client_events(const struct conn *c)
 		return c->client_eof ? 0 : UV_READABLE;
 	case CONN_EXCHANGE:
 	case CONN_TUNNEL:
-		if (c->x.out_ready)
+		if (c->x->out_ready)
 			events |= UV_WRITABLE;
 		if (c->client_eof)
 			return events;
@@ -140,7 +140,7 @@ static int client_events(const struct conn *c)
 	case CONN_LINGER:
 		return UV_READABLE;
 	case CONN_BREAK:
-		return c->x.out_ready ? UV_WRITABLE : 0;
+		return c->x->out_ready ? UV_WRITABLE : 0;
 	default:
 		return 0;
 	}
@@ -148,7 +148,7 @@ static int client_events(const struct conn *c)
 
 static int upstream_events(const struct conn *c)
 {
-	const struct exchange *x = &c->x;
+	const struct exchange *x = c->x;
 	int events = 0;
 
 	if (c->current->connecting)
@@ -174,7 +174,7 @@ static void conn_want(struct conn *c)
 static void conn_finish(struct conn *c, enum conn_close reason)
 {
 	/* Unread bytes would make close() send a RST, which can destroy the answer on its way. */
-	if (c->client_eof || (c->x.request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0)) {
+	if (c->client_eof || (c->x->request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0)) {
 		conn_close(c, reason);
 		return;
 	}
@@ -191,7 +191,7 @@ void conn_next(struct conn *c)
 		conn_finish(c, c->worker->draining ? CONN_CLOSE_DRAIN : CONN_CLOSE_DONE);
 		return;
 	}
-	exchange_begin(c);
+	exchange_end(c);
 	c->head_ms = uv_now(&c->worker->loop);
 	conn_set_state(c, CONN_HEAD);
 }
@@ -204,7 +204,7 @@ static void reply_progress(struct conn *c)
 		conn_close(c, CONN_CLOSE_CLIENT_GONE);
 	} else if (end == RELAY_DONE) {
 		if (!c->close_after)
-			buf_consume(&c->worker->pool, &c->in, c->x.ready);
+			buf_consume(&c->worker->pool, &c->in, c->x->ready);
 		conn_next(c);
 	}
 }
@@ -224,7 +224,7 @@ static void break_progress(struct conn *c)
 	if (ioctl(c->sock.fd, SIOCOUTQ, &unsent) == 0 && unsent != c->break_unsent)
 		conn_touch(c);
 	c->break_unsent = unsent;
-	if (c->x.out_ready || unsent)
+	if (c->x->out_ready || unsent)
 		return;
 	c->break_reset = true;
 	conn_close(c, c->close_reason);
@@ -233,9 +233,11 @@ static void break_progress(struct conn *c)
 /* Parse what is there of a head. Returns false when more bytes are needed. */
 static bool head_progress(struct conn *c)
 {
-	struct exchange *x = &c->x;
-
-	switch (kvpin_head_parse(&x->request, &c->worker->config->names, buf_data(&c->in),
+	if (!c->x && exchange_begin(c)) {
+		conn_close(c, CONN_CLOSE_NO_MEMORY);
+		return false;
+	}
+	switch (kvpin_head_parse(&c->x->request, &c->worker->config->names, buf_data(&c->in),
 				 buf_len(&c->in))) {
 	case KVPIN_STEP_DONE:
 		exchange_start(c);
@@ -328,7 +330,7 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			c->client_rdhup = true;
 		if ((events & UV_READABLE) && !c->client_eof)
 			exchange_client_readable(c);
-		if ((events & UV_WRITABLE) && c->x.out_ready &&
+		if ((events & UV_WRITABLE) && c->x->out_ready &&
 		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL))
 			exchange_answer(c);
 		break;
@@ -409,8 +411,10 @@ static void on_handle_closed(uv_handle_t *handle)
 {
 	struct conn *c = handle->data;
 
-	if (--c->handles == 0)
-		free(c);
+	if (--c->handles)
+		return;
+	exchange_end(c);
+	free(c);
 }
 
 void conn_new(struct worker *w, int fd, const struct addr *peer)
@@ -432,7 +436,6 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 	atomic_fetch_add(&w->balancer->connections, 1);
 	stat_add(&w->stats->accepted, 1);
 	stat_add(&w->stats->open, 1);
-	exchange_begin(c);
 	conn_set_state(c, CONN_HEAD);
 	/* The first request is often there already. */
 	head_read(c);
@@ -446,9 +449,9 @@ void conn_close(struct conn *c, enum conn_close reason)
 
 	if (c->state == CONN_CLOSED)
 		return;
-	if (c->x.backend) {
+	if (c->x && c->x->backend) {
 		/* An answer under way must not look complete because of our end. */
-		reset |= c->x.head_sent;
+		reset |= c->x->head_sent;
 		exchange_settle(c, reason == CONN_CLOSE_STOP ? OUTCOME_SHUTDOWN
 							     : OUTCOME_CLIENT_ABORT);
 	}

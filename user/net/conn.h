@@ -88,10 +88,10 @@ struct exchange {
 	unsigned int attempts;	 /* times it was dispatched */
 
 	/* Request: the connection's in buffer from its start. */
-	uint32_t ready; /* bytes that belong to the request and may be sent */
-	uint32_t sent;	/* of those, bytes sent and still held */
-	bool held;	/* every byte sent is still there: may be sent again */
-	bool discard;	/* nobody wants the rest of the request */
+	uint32_t ready;	   /* bytes that belong to the request and may be sent */
+	uint32_t sent;	   /* of those, bytes sent and still held */
+	bool held;	   /* every byte sent is still there: may be sent again */
+	bool discard;	   /* nobody wants the rest of the request */
 	bool server_reset; /* sending met the server's RST: what it sent before is all there is */
 
 	/* Answer: the connection's out buffer from its start. */
@@ -125,18 +125,18 @@ struct conn {
 	unsigned int handles; /* loop handles not yet closed */
 	enum conn_state state;
 	enum conn_close close_reason;
-	bool client_eof;	    /* the client's FIN was read */
-	bool client_rdhup;	    /* its FIN was announced while nothing was read */
-	bool eof_passed;	    /* ... and given to the server */
-	bool close_after;	    /* the current answer is this connection's last */
-	bool break_reset;	    /* BREAK ends with a RST */
-	int break_unsent; /* BREAK: bytes that the client had not acknowledged last time */
-	bool counted;		    /* the exchange's outcome is in the statistics */
-	struct buf in;		    /* from the client */
-	struct buf out;		    /* towards the client */
+	bool client_eof;   /* the client's FIN was read */
+	bool client_rdhup; /* its FIN was announced while nothing was read */
+	bool eof_passed;   /* ... and given to the server */
+	bool close_after;  /* the current answer is this connection's last */
+	bool break_reset;  /* BREAK ends with a RST */
+	int break_unsent;  /* BREAK: bytes that the client had not acknowledged last time */
+	bool counted;	   /* the exchange's outcome is in the statistics */
+	struct buf in;	   /* from the client */
+	struct buf out;	   /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
-	struct exchange x;
+	struct exchange *x;	    /* NULL while no byte of a request is there */
 };
 
 /**

@@ -13,7 +13,7 @@ static pthread_mutex_t placement_lock = PTHREAD_MUTEX_INITIALIZER;
 
 void dispatch_key(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct worker_stats *stats = c->worker->stats;
 	const struct kvpin_head *h = &x->request;
 
@@ -39,7 +39,7 @@ static void dispatch_decide(struct worker *w)
 
 bool dispatch_choose(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct worker *w = c->worker;
 	struct balancer *b = w->balancer;
 	struct decide_input *in = &w->decide_in;
@@ -87,7 +87,7 @@ bool dispatch_choose(struct conn *c)
 
 void dispatch_release(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	if (!x->backend)
 		return;

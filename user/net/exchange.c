@@ -12,10 +12,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "net/account.h"
 #include "net/dispatch.h"
 #include "net/head_edit.h"
 #include "net/relay.h"
@@ -33,75 +35,41 @@ static void pass_eof(struct conn *c);
 
 /* ---- the end of an exchange ---- */
 
-static void log_request(const struct conn *c, enum stat_outcome outcome)
-{
-	const struct exchange *x = &c->x;
-	char client[ADDR_TEXT_MAX];
-	struct log_field field[16];
-	unsigned int n = 0;
-
-	if (!c->worker->config->log.requests)
-		return;
-	field[n++] = F_STR("client", addr_format(&c->peer, client));
-	field[n++] = F_STR("outcome", stat_outcome_names[outcome]);
-	field[n++] = F_UINT("status", x->status);
-	if (x->attempts) {
-		field[n++] = F_STR("reason", decide_reason_names[x->reason]);
-		field[n++] = F_STR("backend", x->backend ? x->backend->name : "");
-		field[n++] = F_STR("turn", x->later_turn ? "later" : "first");
-		field[n++] = F_UINT("attempts", x->attempts);
-	}
-	if (x->keyed && log_enabled(LOG_DEBUG))
-		field[n++] = F_HEX("session", x->session);
-	if (x->request.error)
-		field[n++] = F_STR("error", http_error_names[x->request.error]);
-	if (x->ttft_ns)
-		field[n++] = F_DBL("ttft_ms", x->ttft_ns / 1e6);
-	if (x->started_ns)
-		field[n++] = F_DBL("total_ms", (balancer_now_ns() - x->started_ns) / 1e6);
-	field[n++] = F_UINT("bytes_up", x->bytes_up);
-	field[n++] = F_UINT("bytes_down", x->bytes_down);
-	field[n] = (struct log_field){0};
-	log_write(LOG_INFO, "request", field);
-}
-
-static void exchange_count(struct conn *c, enum stat_outcome outcome)
-{
-	unsigned int slot = c->x.backend ? c->x.backend->id : STAT_NO_BACKEND;
-
-	if (c->counted)
-		return;
-	c->counted = true;
-	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
-	log_request(c, outcome);
-}
-
 /* The exchange is over: count it once, leave its server. */
 void exchange_settle(struct conn *c, enum stat_outcome outcome)
 {
-	exchange_count(c, outcome);
+	account_exchange(c, outcome);
 	dispatch_release(c);
 }
 
-void exchange_begin(struct conn *c)
+int exchange_begin(struct conn *c)
 {
-	memset(&c->x, 0, sizeof(c->x));
-	kvpin_head_init(&c->x.request, KVPIN_REQUEST);
-	kvpin_head_init(&c->x.answer, KVPIN_RESPONSE);
-	c->x.request.limit_bytes = c->worker->config->limit.head_bytes;
-	c->x.request.limit_fields = c->worker->config->limit.head_fields;
+	c->x = calloc(1, sizeof(*c->x));
+	if (!c->x)
+		return -ENOMEM;
+	kvpin_head_init(&c->x->request, KVPIN_REQUEST);
+	kvpin_head_init(&c->x->answer, KVPIN_RESPONSE);
+	c->x->request.limit_bytes = c->worker->config->limit.head_bytes;
+	c->x->request.limit_fields = c->worker->config->limit.head_fields;
 	c->counted = false;
+	return 0;
+}
+
+void exchange_end(struct conn *c)
+{
+	free(c->x);
+	c->x = NULL;
 }
 
 void exchange_abort(struct conn *c, enum conn_close reason)
 {
-	exchange_count(c, OUTCOME_CLIENT_ABORT);
+	account_exchange(c, OUTCOME_CLIENT_ABORT);
 	conn_close(c, reason);
 }
 
 static void exchange_done(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	bool whole = x->request_body.state == KVPIN_BS_DONE && x->sent == x->ready;
 
 	exchange_settle(c, OUTCOME_OK);
@@ -122,7 +90,7 @@ static void exchange_done(struct conn *c)
 static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned int status,
 			   const char *message, const char *code, uint32_t retry_after_s)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	/* Without the request's end the next one's beginning is not known. */
 	if (x->request_body.state != KVPIN_BS_DONE || outcome == OUTCOME_REFUSED ||
@@ -168,18 +136,18 @@ static void request_rewind(struct exchange *x)
 static void server_failed(struct conn *c, enum backend_cause cause, int err)
 {
 	struct balancer *b = c->worker->balancer;
-	struct backend *backend = c->x.backend;
+	struct backend *backend = c->x->backend;
 
 	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
 		LOG(WARN, "backend down", F_STR("backend", backend->name),
 		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));
-	c->x.excluded |= 1ULL << backend->id;
+	c->x->excluded |= 1ULL << backend->id;
 }
 
 /* Choose a server and send what is there; again and again while servers cannot be reached. */
 static void exchange_dispatch(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	const struct config *config = c->worker->config;
 	bool fresh;
 	int err;
@@ -218,13 +186,13 @@ static void exchange_dispatch(struct conn *c)
 /* The server that this exchange was on is gone and nothing of an answer came. */
 static void exchange_again(struct conn *c, enum backend_cause cause, int err)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	bool reused = c->current && c->current->used;
 
 	upstream_drop(c, false);
 	if (c->eof_passed) {
 		/* The server saw the client's FIN and closed: that is its answer. */
-		exchange_count(c, OUTCOME_CLIENT_ABORT);
+		account_exchange(c, OUTCOME_CLIENT_ABORT);
 		conn_close(c, CONN_CLOSE_CLIENT_GONE);
 		return;
 	}
@@ -259,7 +227,7 @@ static void exchange_again(struct conn *c, enum backend_cause cause, int err)
 /* The answer broke off. The client gets what came, and then a RST: never a clean end. */
 static void exchange_break(struct conn *c, enum stat_outcome outcome)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	exchange_settle(c, outcome);
 	upstream_drop(c, true);
@@ -278,7 +246,7 @@ static bool answer_begun(const struct exchange *x)
 /* The server's answer cannot go on: a break, or 502 where that is still possible. */
 static void exchange_broken(struct conn *c, enum stat_outcome outcome)
 {
-	if (answer_begun(&c->x))
+	if (answer_begun(c->x))
 		exchange_break(c, outcome);
 	else
 		exchange_reply(c, outcome, 502,
@@ -288,7 +256,7 @@ static void exchange_broken(struct conn *c, enum stat_outcome outcome)
 
 static void exchange_trouble(struct conn *c, enum relay_end end)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	switch (end) {
 	case RELAY_WAIT:
@@ -331,7 +299,7 @@ static void exchange_trouble(struct conn *c, enum relay_end end)
 
 void exchange_refuse(struct conn *c)
 {
-	enum kvpin_http_error error = c->x.request.error;
+	enum kvpin_http_error error = c->x->request.error;
 
 	stat_add(&c->worker->stats->http_errors[error], 1);
 	c->close_reason = CONN_CLOSE_BAD_REQUEST;
@@ -346,7 +314,7 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 	int n = 0;
 
 	*text = '\0';
-	if (!(c->x.request.flags & KVPIN_HEAD_HOST)) {
+	if (!(c->x->request.flags & KVPIN_HEAD_HOST)) {
 		struct addr local = {.len = sizeof(local.in6)};
 
 		getsockname(c->sock.fd, &local.sa, &local.len);
@@ -366,7 +334,7 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 /* A complete head: judge it, edit it, send it on its way. */
 void exchange_start(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct head_connection said;
 	struct head_change change = {0};
 	char fields[BUF_HEADROOM / 2];
@@ -406,7 +374,7 @@ void exchange_start(struct conn *c)
 /* A tunnel ends when both sides have. */
 static void tunnel_end(struct conn *c)
 {
-	if (c->x.answer_body.state != KVPIN_BS_DONE || !c->eof_passed)
+	if (c->x->answer_body.state != KVPIN_BS_DONE || !c->eof_passed)
 		return;
 	exchange_settle(c, OUTCOME_OK);
 	/* A RST would destroy what the server has not yet read. */
@@ -418,7 +386,7 @@ static void tunnel_end(struct conn *c)
  * The server is told exactly that, and decides. Requests still in the buffer come first. */
 static void pass_eof(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	if (c->eof_passed || !c->client_eof || x->sent < x->ready || buf_len(&c->in) > x->ready ||
 	    !c->current || c->current->connecting ||
@@ -454,7 +422,7 @@ void exchange_client_readable(struct conn *c)
 {
 	enum relay_end end;
 
-	if (c->x.request_body.state == KVPIN_BS_DONE) {
+	if (c->x->request_body.state == KVPIN_BS_DONE) {
 		read_ahead(c);
 	} else {
 		end = relay_read_request(c);
@@ -469,7 +437,7 @@ void exchange_client_readable(struct conn *c)
 void exchange_answer(struct conn *c)
 {
 	enum relay_end end = relay_answer(c);
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	/* All of a tunnel's answer may have come in one go, its end included. */
 	if (x->head_done && x->status == 101 && c->state == CONN_EXCHANGE &&
@@ -513,7 +481,7 @@ void exchange_timeout(struct conn *c)
 {
 	if (c->current && c->current->connecting)
 		exchange_again(c, BACKEND_CAUSE_REFUSED, ETIMEDOUT);
-	else if (answer_begun(&c->x))
+	else if (answer_begun(c->x))
 		exchange_break(c, OUTCOME_TIMEOUT);
 	else if (relay_request_open(c))
 		exchange_reply(c, OUTCOME_TIMEOUT, 408, "The request body took too long.",
@@ -527,7 +495,7 @@ bool exchange_reads_client(const struct conn *c)
 {
 	if (c->client_eof)
 		return false;
-	if (c->x.request_body.state == KVPIN_BS_DONE)
-		return buf_len(&c->in) - c->x.ready < READ_AHEAD_BYTES;
+	if (c->x->request_body.state == KVPIN_BS_DONE)
+		return buf_len(&c->in) - c->x->ready < READ_AHEAD_BYTES;
 	return relay_request_open(c);
 }

@@ -10,8 +10,11 @@
 
 #include "net/conn.h"
 
-/** exchange_begin() - forget the last exchange, await a new head */
-void exchange_begin(struct conn *c);
+/** exchange_begin() - bytes of a head are there: sets c->x; 0 or -ENOMEM */
+int exchange_begin(struct conn *c);
+
+/** exchange_end() - free c->x, which may be NULL; what it held must have been settled */
+void exchange_end(struct conn *c);
 
 /** exchange_start() - the head is complete: judge it, choose a server, send what is there */
 void exchange_start(struct conn *c);

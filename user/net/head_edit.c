@@ -47,8 +47,7 @@ static bool list_next(struct text *rest, struct text *item)
 		item->len++;
 	rest->at += item->len;
 	rest->len -= item->len;
-	while (item->len &&
-	       (item->at[item->len - 1] == ' ' || item->at[item->len - 1] == '\t'))
+	while (item->len && (item->at[item->len - 1] == ' ' || item->at[item->len - 1] == '\t'))
 		item->len--;
 	return true;
 }
@@ -86,8 +85,9 @@ struct head_connection head_connection(const struct kvpin_head *h, const uint8_t
 static unsigned int nominated(const struct kvpin_head *h, const uint8_t *head,
 			      struct text out[NOMINATED_MAX])
 {
-	static const char *const kept[] = {"host", "content-length", "transfer-encoding",
-					   "content-type", "expect", "authorization", "upgrade"};
+	static const char *const kept[] = {"host",	   "content-length", "transfer-encoding",
+					   "content-type", "expect",	     "authorization",
+					   "upgrade"};
 	const uint8_t *at = first_line(h, head);
 	struct text name, value, item;
 	unsigned int nr = 0;

@@ -43,7 +43,7 @@ static bool would_block(int err)
 
 enum relay_end relay_walk_request(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	uint32_t fresh = buf_len(&c->in) - x->ready;
 
 	if (fresh)
@@ -56,7 +56,7 @@ enum relay_end relay_walk_request(struct conn *c)
 /* Bytes that were sent are needed no more. */
 static void request_forget_sent(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	buf_consume(&c->worker->pool, &c->in, x->sent);
 	x->ready -= x->sent;
@@ -65,13 +65,13 @@ static void request_forget_sent(struct conn *c)
 
 void relay_release_hold(struct conn *c)
 {
-	c->x.held = false;
+	c->x->held = false;
 	request_forget_sent(c);
 }
 
 static uint32_t request_room(const struct conn *c)
 {
-	const struct exchange *x = &c->x;
+	const struct exchange *x = c->x;
 	uint32_t limit = x->held ? c->worker->config->limit.hold_bytes : RELAY_READ_BYTES;
 	uint32_t len = buf_len(&c->in);
 
@@ -80,12 +80,12 @@ static uint32_t request_room(const struct conn *c)
 
 bool relay_request_open(const struct conn *c)
 {
-	return !c->client_eof && c->x.request_body.state != KVPIN_BS_DONE && request_room(c);
+	return !c->client_eof && c->x->request_body.state != KVPIN_BS_DONE && request_room(c);
 }
 
 enum relay_end relay_read_request(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct buf_pool *pool = &c->worker->pool;
 	enum relay_end end;
 	uint32_t room;
@@ -121,7 +121,7 @@ enum relay_end relay_read_request(struct conn *c)
 
 enum relay_end relay_send_request(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct upstream *u = c->current;
 	struct backend_stats *stats;
 	ssize_t n;
@@ -158,7 +158,7 @@ enum relay_end relay_send_request(struct conn *c)
 
 enum relay_end relay_flush(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	ssize_t n;
 
 	while (x->out_ready) {
@@ -183,7 +183,7 @@ enum relay_end relay_flush(struct conn *c)
  * answer the first byte counts, and there are no gaps. */
 static void answer_time(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct backend_stats *stats = &c->worker->stats->backend[x->backend->id];
 	bool stream = x->answer.flags & KVPIN_HEAD_EVENT_STREAM;
 	uint64_t now_ns;
@@ -196,8 +196,8 @@ static void answer_time(struct conn *c)
 	if (!x->token_seen) {
 		x->token_seen = true;
 		x->ttft_ns = now_ns - x->started_ns;
-		hist_add(&stats->ttft[x->later_turn ? TURN_LATER : TURN_FIRST],
-			 &hist_ttft_bounds, x->ttft_ns);
+		hist_add(&stats->ttft[x->later_turn ? TURN_LATER : TURN_FIRST], &hist_ttft_bounds,
+			 x->ttft_ns);
 	} else {
 		hist_add(&stats->token_gap, &hist_token_gap_bounds, now_ns - x->token_ns);
 	}
@@ -208,7 +208,7 @@ static void answer_time(struct conn *c)
 /* Walk the body bytes behind out_ready; with plain_body the chunk framing is squeezed out. */
 static enum relay_end answer_walk(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	struct kvpin_body *body = &x->answer_body;
 	uint8_t *at = buf_data(&c->out) + x->out_ready;
 	uint32_t len = buf_len(&c->out) - x->out_ready, pos = 0, kept = 0;
@@ -245,7 +245,7 @@ static enum relay_end answer_walk(struct conn *c)
 static void server_answered(struct conn *c)
 {
 	struct backend_table *table = &c->worker->balancer->backends;
-	struct backend *b = c->x.backend;
+	struct backend *b = c->x->backend;
 
 	backend_report_success(b);
 	if (backend_revive(table, b, balancer_now_ms()))
@@ -255,7 +255,7 @@ static void server_answered(struct conn *c)
 /* The final answer's head, or a 1xx before it, is complete at the buffer's front. */
 static enum relay_end answer_head(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	const struct kvpin_head *h = &x->answer;
 	struct head_change change = {.insert = ""};
 	struct head_connection said = head_connection(h, buf_data(&c->out));
@@ -303,7 +303,7 @@ static enum relay_end answer_head(struct conn *c)
 /* Make of the bytes in the out buffer what can be made. */
 static enum relay_end answer_process(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	enum relay_end end;
 	int step;
 
@@ -335,7 +335,7 @@ static enum relay_end answer_process(struct conn *c)
 /* The server's side of the connection has ended, by FIN (err 0) or otherwise. */
 static enum relay_end answer_ended(struct conn *c, int err)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 
 	x->close_upstream = true;
 	if (!x->answered)
@@ -348,7 +348,7 @@ static enum relay_end answer_ended(struct conn *c, int err)
 
 enum relay_end relay_answer(struct conn *c)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	enum relay_end end;
 	uint32_t room;
 	ssize_t n;
@@ -396,8 +396,8 @@ enum relay_end relay_answer(struct conn *c)
 		if (room) {
 			/* The socket is empty for now: spare the recv() that would say so. */
 			end = relay_flush(c);
-			if (end == RELAY_DONE && !(x->head_done &&
-						   x->answer_body.state == KVPIN_BS_DONE))
+			if (end == RELAY_DONE &&
+			    !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))
 				end = RELAY_WAIT;
 			return end;
 		}

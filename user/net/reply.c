@@ -56,7 +56,7 @@ unsigned int reply_status_of(enum kvpin_http_error error)
 int reply_error(struct conn *c, unsigned int status, const char *message, const char *code,
 		uint32_t retry_after_s)
 {
-	struct exchange *x = &c->x;
+	struct exchange *x = c->x;
 	char body[512], retry[40] = "";
 	int body_len, n;
 

@@ -111,7 +111,7 @@ static void worker_drain(struct worker *w)
 		return;
 	listeners_close(w);
 	w->draining = true;
-	list_for_each_safe(at, next, &w->conns)
+	list_for_each_safe (at, next, &w->conns)
 		conn_drain(container_of(at, struct conn, link));
 }
 
@@ -120,7 +120,7 @@ static void worker_stop(struct worker *w)
 	struct list *at, *next;
 
 	worker_drain(w);
-	list_for_each_safe(at, next, &w->conns)
+	list_for_each_safe (at, next, &w->conns)
 		conn_close(container_of(at, struct conn, link), CONN_CLOSE_STOP);
 	uv_close((uv_handle_t *)&w->accept_pause, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);

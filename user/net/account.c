@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The books of exchanges: outcome counters and the request log. Changes nothing else. */
+#include "net/account.h"
+
+#include "base/log.h"
+#include "net/reply.h"
+#include "net/worker.h"
+
+static void log_request(const struct conn *c, enum stat_outcome outcome)
+{
+	const struct exchange *x = c->x;
+	char client[ADDR_TEXT_MAX];
+	struct log_field field[16];
+	unsigned int n = 0;
+
+	if (!c->worker->config->log.requests)
+		return;
+	field[n++] = F_STR("client", addr_format(&c->peer, client));
+	field[n++] = F_STR("outcome", stat_outcome_names[outcome]);
+	field[n++] = F_UINT("status", x->status);
+	if (x->attempts) {
+		field[n++] = F_STR("reason", decide_reason_names[x->reason]);
+		field[n++] = F_STR("backend", x->backend ? x->backend->name : "");
+		field[n++] = F_STR("turn", x->later_turn ? "later" : "first");
+		field[n++] = F_UINT("attempts", x->attempts);
+	}
+	if (x->keyed && log_enabled(LOG_DEBUG))
+		field[n++] = F_HEX("session", x->session);
+	if (x->request.error)
+		field[n++] = F_STR("error", http_error_names[x->request.error]);
+	if (x->ttft_ns)
+		field[n++] = F_DBL("ttft_ms", x->ttft_ns / 1e6);
+	if (x->started_ns)
+		field[n++] = F_DBL("total_ms", (balancer_now_ns() - x->started_ns) / 1e6);
+	field[n++] = F_UINT("bytes_up", x->bytes_up);
+	field[n++] = F_UINT("bytes_down", x->bytes_down);
+	field[n] = (struct log_field){0};
+	log_write(LOG_INFO, "request", field);
+}
+
+void account_exchange(struct conn *c, enum stat_outcome outcome)
+{
+	unsigned int slot = c->x->backend ? c->x->backend->id : STAT_NO_BACKEND;
+
+	if (c->counted)
+		return;
+	c->counted = true;
+	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
+	log_request(c, outcome);
+}

@@ -13,11 +13,12 @@
  * Resumable at any byte: the caller keeps the head from its first byte in one buffer and calls
  * again with a larger length; bytes already seen are not read again. One kvpin_head_step() does
  * a bounded amount of work, so that BPF can drive it by bpf_loop() and the daemon by a plain loop.
+ * (Over 500 lines because the state machine is one function and its helpers serve nothing else.)
  */
 #ifndef KVPIN_HTTP_HEAD_H
 #define KVPIN_HTTP_HEAD_H
 
-#include "kvpin_types.h"
+#include "kvpin_http_names.h"
 
 /* Why a head or a body was refused; the text is the log's and the metric label's. */
 #define KVPIN_HTTP_ERRORS(X)                                                                       \
@@ -52,47 +53,6 @@ enum kvpin_http_error {
 	KVPIN_HTTP_NR
 };
 
-/* Fields that the parser understands. Session headers follow, in the operator's order. */
-enum kvpin_field {
-	KVPIN_FIELD_OTHER,
-	KVPIN_FIELD_HOST,
-	KVPIN_FIELD_CONTENT_LENGTH,
-	KVPIN_FIELD_TRANSFER_ENCODING,
-	KVPIN_FIELD_CONTENT_TYPE,
-	KVPIN_FIELD_EXPECT,
-	KVPIN_FIELD_CONNECTION,
-	KVPIN_FIELD_KEEP_ALIVE,
-	KVPIN_FIELD_PROXY_CONNECTION,
-	KVPIN_FIELD_TE,
-	KVPIN_FIELD_UPGRADE,
-	KVPIN_FIELD_KEY0,
-	KVPIN_FIELD_NR = KVPIN_FIELD_KEY0 + 8
-};
-
-#define KVPIN_KEY_HEADERS_MAX (KVPIN_FIELD_NR - KVPIN_FIELD_KEY0)
-#define KVPIN_KEY_NONE	      0xff
-
-/* Longest field name that is ever looked for; in use in the field: up to 43 characters. */
-#define KVPIN_NAME_BYTES 48
-#define KVPIN_NAME_WORDS (KVPIN_NAME_BYTES / 8)
-
-/* One known name: lower case, zero-padded, as words, so that a comparison is a few XORs. */
-struct kvpin_name {
-	__u32 len;
-	__u16 field; /* enum kvpin_field */
-	__u8 next;   /* 1 + index of another name of this length; 0: none */
-	__u8 pad;
-	__u64 word[KVPIN_NAME_WORDS];
-};
-
-/* All known names of one configuration; plain data, so that it can be a BPF map's value. */
-struct kvpin_names {
-	__u32 nr;
-	__u8 pad[3];
-	__u8 first[KVPIN_NAME_BYTES + 1]; /* by length: as kvpin_name.next; most lengths: none */
-	struct kvpin_name name[KVPIN_FIELD_NR];
-};
-
 enum kvpin_head_kind {
 	KVPIN_REQUEST,
 	KVPIN_RESPONSE,
@@ -123,7 +83,6 @@ enum kvpin_head_flag {
 };
 
 /* Limits of one parse. */
-#define KVPIN_HEAD_BYTES_MAX  (32 * 1024)
 #define KVPIN_HEAD_FIELDS_MAX 100
 /* Blanks tolerated behind the value of a field that the parser acts on. */
 #define KVPIN_BLANKS_MAX 16
@@ -134,16 +93,6 @@ enum kvpin_head_flag {
 #define KVPIN_LENGTH_DIGITS_MAX 18
 /* A DNS name has at most 253 characters; with ":65535" it fits. */
 #define KVPIN_HOST_BYTES_MAX 264
-
-/* Words that one step scans at most: bounds a step for the verifier, which walks every turn of
- * these loops. Natively there is no reason to stop. */
-#ifdef __bpf__
-#define KVPIN_NAME_SCAN_WORDS 4
-#define KVPIN_TEXT_SCAN_WORDS 8
-#else
-#define KVPIN_NAME_SCAN_WORDS KVPIN_HEAD_BYTES_MAX
-#define KVPIN_TEXT_SCAN_WORDS KVPIN_HEAD_BYTES_MAX
-#endif
 
 struct kvpin_head {
 	__u32 pos;	  /* bytes consumed; the head's length once parsing is done */
@@ -197,48 +146,6 @@ enum kvpin_step {
 	KVPIN_STEP_BAD,	 /* h->error says why */
 };
 
-#define KVPIN_ONES  0x0101010101010101ULL
-#define KVPIN_HIGHS 0x8080808080808080ULL
-#define KVPIN_CASE  0x2020202020202020ULL
-
-/* Bytes of w below n (n <= 128): high bits set; exact for the lowest such byte (Mycroft). */
-#define KVPIN_LESS(w, n) (((w) - KVPIN_ONES * (n)) & ~(w) & KVPIN_HIGHS)
-#define KVPIN_EQUAL(w, c) KVPIN_LESS((w) ^ (KVPIN_ONES * (c)), 1)
-/* Bytes of w from a to z (both ASCII), exact for every byte; w has no byte above 0x7f. */
-#define KVPIN_BETWEEN(w, a, z)                                                                     \
-	(((w) + KVPIN_ONES * (0x80 - (a))) & ~((w) + KVPIN_ONES * (0x7f - (z))) & KVPIN_HIGHS)
-
-/* The low n bytes of w (n <= 8). */
-static __always_inline __u64 kvpin_low_bytes(__u64 w, __u32 n)
-{
-	return n >= 8 ? w : w & ((1ULL << (n * 8)) - 1);
-}
-
-/* Where the lowest byte marked in a KVPIN_LESS/KVPIN_EQUAL mask stands; mask != 0. BPF has no
- * count-trailing-zeros instruction, so the isolated bit is multiplied into the top byte. */
-static __always_inline __u32 kvpin_mark_index(__u64 mask)
-{
-#ifdef __bpf__
-	__u64 below = (mask & -mask) - 1;
-
-	/* below: 0x7f.. with 8k+7 ones; its bytes hold 1 each in the lowest k after masking. */
-	return (((below & KVPIN_ONES) * KVPIN_ONES) >> 56) - 1;
-#else
-	return (__u32)__builtin_ctzll(mask) >> 3;
-#endif
-}
-
-/* RFC 9110 5.6.2 tchar, as a bitmap over the 128 ASCII codes. */
-static __always_inline int kvpin_is_tchar(__u8 c)
-{
-	const __u64 low = 0x03ff6cfa00000000ULL;  /* !#$%&'*+-. 0-9 */
-	const __u64 high = 0x57ffffffc7fffffeULL; /* A-Z ^_` a-z | ~ */
-
-	if (c & 0x80)
-		return 0;
-	return ((c & 0x40 ? high : low) >> (c & 0x3f)) & 1;
-}
-
 /**
  * kvpin_head_init() - begin a head
  * @h: state, owned by the caller; every field is set
@@ -258,121 +165,6 @@ static __always_inline int kvpin_head_bad(struct kvpin_head *h, enum kvpin_http_
 	h->error = error;
 	h->state = KVPIN_HS_BAD;
 	return KVPIN_STEP_BAD;
-}
-
-/* What a scan passes over; see kvpin_scan_mark(). */
-enum kvpin_scan {
-	KVPIN_SCAN_NAME,
-	KVPIN_SCAN_TEXT,
-	KVPIN_SCAN_URI,
-};
-
-/* Marks the bytes of w that end a scan; exact for the lowest one. */
-static __always_inline __u64 kvpin_scan_mark(__u64 w, enum kvpin_scan what)
-{
-	__u64 ascii, good;
-
-	switch (what) {
-	case KVPIN_SCAN_NAME:
-		/* Letters, digits and '-' pass. Other tchars are rare: callers take them singly. */
-		ascii = w & ~KVPIN_HIGHS;
-		good = KVPIN_BETWEEN(ascii | KVPIN_CASE, 'a', 'z') |
-		       KVPIN_BETWEEN(ascii, '0', '9') | KVPIN_BETWEEN(ascii, '-', '-');
-		return (~good | w) & KVPIN_HIGHS;
-	case KVPIN_SCAN_TEXT:
-		/* Controls end it. HTAB is one, though allowed: rare, so callers take it singly. */
-		return KVPIN_LESS(w, 0x20) | KVPIN_EQUAL(w, 0x7f);
-	default:
-		/* No blanks, no controls, nothing above 0x7e; and no '#', for a request target has
-		 * no fragment: some servers cut one off, others do not. */
-		return KVPIN_LESS(w, 0x21) | KVPIN_EQUAL(w, '#') | KVPIN_EQUAL(w, 0x7f) |
-		       (w & KVPIN_HIGHS);
-	}
-}
-
-/* From pos over bytes that need no second look. Returns where it stopped: at a marked byte, at
- * len, or between words when its share is used up, so callers look at that byte again. */
-static __always_inline __u32 kvpin_scan(const __u8 *buf, __u32 len, __u32 pos,
-					enum kvpin_scan what, __u32 words)
-{
-	__u32 i;
-
-	for (i = 0; i < words && pos < len; i++) {
-		__u64 mark = kvpin_scan_mark(kvpin_word_to(buf, pos, len), what);
-
-		if (mark) {
-			pos += kvpin_mark_index(mark);
-			break;
-		}
-		pos += 8;
-	}
-	return kvpin_forget(buf, pos < len ? pos : len);
-}
-
-/* Does the text at off (n bytes) equal the lower-case ASCII literal, whatever its case? */
-#define kvpin_text_is(buf, len, off, n, literal)                                                   \
-	((n) == sizeof(literal) - 1 && kvpin_text_begins(buf, len, off, n, literal))
-
-/* ... or begin with it? Literals up to 24 bytes of letters, '-', '/' and ':', for which OR 0x20
- * is an exact case fold where no controls are; compared as words, so the compiler folds the
- * literal into constants. */
-static __always_inline int kvpin_text_begins_(const __u8 *buf, __u32 len, __u32 off, __u32 n,
-					      const char *literal, __u32 size)
-{
-	__u64 differ = 0;
-	__u32 i, k;
-
-	if (n < size)
-		return 0;
-	KVPIN_UNROLL
-	for (i = 0; i < 3; i++) {
-		__u64 want = 0;
-
-		if (i * 8 >= size)
-			break;
-		KVPIN_UNROLL
-		for (k = 0; k < 8; k++)
-			if (i * 8 + k < size)
-				want |= (__u64)(literal[i * 8 + k] | 0x20) << (k * 8);
-		differ |= want ^ kvpin_low_bytes(kvpin_word_to(buf, off + i * 8, len) | KVPIN_CASE,
-						 size - i * 8);
-	}
-	return !differ;
-}
-#define kvpin_text_begins(buf, len, off, n, literal)                                               \
-	kvpin_text_begins_(buf, len, off, n, literal, sizeof(literal) - 1)
-
-/* Which known field is the name at off (n bytes, all tchars)? OR 0x20 is an exact case fold for
- * the characters that known names may have (letters, digits, '-', '_'): no other tchar lands on
- * one of them. */
-static __always_inline __u8 kvpin_names_find(const struct kvpin_names *names, const __u8 *buf,
-					     __u32 len, __u32 off, __u32 n)
-{
-	__u32 at, i, k;
-
-	n = kvpin_forget(buf, n);
-	if (n > KVPIN_NAME_BYTES)
-		return KVPIN_FIELD_OTHER;
-	at = names->first[n];
-	for (i = 0; i < KVPIN_FIELD_NR && at; i++) {
-		const struct kvpin_name *name;
-		__u64 differ = 0;
-
-		at--;
-		kvpin_opaque(at);
-		if (at >= KVPIN_FIELD_NR)
-			break;
-		name = &names->name[at];
-		/* name->len is n; but a fresh load, so the verifier need not follow n through here. */
-		for (k = 0; k < KVPIN_NAME_WORDS && k * 8 < name->len; k++)
-			differ |= name->word[k] ^
-				  kvpin_low_bytes(kvpin_word_to(buf, off + k * 8, len) | KVPIN_CASE,
-						  name->len - k * 8);
-		if (!differ)
-			return (__u8)name->field;
-		at = name->next;
-	}
-	return KVPIN_FIELD_OTHER;
 }
 
 /* Content-Length: digits only, at most 18, once (RFC 9112 6.3 lets a recipient refuse a list of
@@ -819,64 +611,5 @@ static inline int kvpin_head_parse(struct kvpin_head *h, const struct kvpin_name
 	return kvpin_head_settle(h, step);
 }
 
-/**
- * kvpin_names_add() - make a field name known
- * @names: table; zeroed before the first call
- * @text: the name, any case; letters, digits, '-' and '_' only
- * @len: its length in bytes
- * @field: what to call it: an enum kvpin_field; session headers take KVPIN_FIELD_KEY0 + rank
- *
- * Returns 0, or -1 when the name is empty, over KVPIN_NAME_BYTES, has another character, stands
- * in the table already, or the table is full.
- */
-static inline int kvpin_names_add(struct kvpin_names *names, const char *text, __u32 len,
-				  __u32 field)
-{
-	struct kvpin_name fresh = {.len = len, .field = (__u16)field};
-	__u32 i, k;
-
-	if (!len || len > KVPIN_NAME_BYTES || names->nr >= KVPIN_FIELD_NR ||
-	    field >= KVPIN_FIELD_NR)
-		return -1;
-	for (i = 0; i < len; i++) {
-		__u8 c = (__u8)text[i];
-
-		if (!kvpin_is_tchar(c) || ((c | 0x20) < 'a' && (c < '0' || c > '9') && c != '-' &&
-					   c != '_') || (c | 0x20) == '|' || (c | 0x20) == '~')
-			return -1;
-		fresh.word[i / 8] |= (__u64)(c | 0x20) << (i % 8 * 8);
-	}
-	for (i = 0; i < names->nr; i++) {
-		__u64 differ = names->name[i].len ^ len;
-
-		for (k = 0; k < KVPIN_NAME_WORDS; k++)
-			differ |= names->name[i].word[k] ^ fresh.word[k];
-		if (!differ)
-			return -1;
-	}
-	fresh.next = names->first[len];
-	names->name[names->nr++] = fresh;
-	names->first[len] = (__u8)names->nr;
-	return 0;
-}
-
-/**
- * kvpin_names_init() - a table with the fields that the parser itself needs
- * @names: table, owned by the caller; all of it is set
- */
-static inline void kvpin_names_init(struct kvpin_names *names)
-{
-	__builtin_memset(names, 0, sizeof(*names));
-	kvpin_names_add(names, "host", 4, KVPIN_FIELD_HOST);
-	kvpin_names_add(names, "content-length", 14, KVPIN_FIELD_CONTENT_LENGTH);
-	kvpin_names_add(names, "transfer-encoding", 17, KVPIN_FIELD_TRANSFER_ENCODING);
-	kvpin_names_add(names, "content-type", 12, KVPIN_FIELD_CONTENT_TYPE);
-	kvpin_names_add(names, "expect", 6, KVPIN_FIELD_EXPECT);
-	kvpin_names_add(names, "connection", 10, KVPIN_FIELD_CONNECTION);
-	kvpin_names_add(names, "keep-alive", 10, KVPIN_FIELD_KEEP_ALIVE);
-	kvpin_names_add(names, "proxy-connection", 16, KVPIN_FIELD_PROXY_CONNECTION);
-	kvpin_names_add(names, "te", 2, KVPIN_FIELD_TE);
-	kvpin_names_add(names, "upgrade", 7, KVPIN_FIELD_UPGRADE);
-}
 
 #endif

@@ -9,10 +9,13 @@
  * loop (socket, timer) ends with it.
  */
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "sim.h"
@@ -123,6 +126,19 @@ static void conn_closed(uv_handle_t *h)
 	free(c);
 }
 
+/* The reset that unread bytes cause takes unsent bytes with it; the captured server's answer came
+ * through, so wait (rarely, and shortly) until the peer has it. */
+static void conn_wait_sent(int fd)
+{
+	int unsent = 0;
+
+	for (int ms = 0; ms < 50; ms++) {
+		if (ioctl(fd, SIOCOUTQ, &unsent) < 0 || !unsent)
+			break;
+		poll(NULL, 0, 1);
+	}
+}
+
 static void conn_destroy(struct conn *c)
 {
 	struct linger reset = {.l_onoff = 1};
@@ -139,6 +155,8 @@ static void conn_destroy(struct conn *c)
 		setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	} else if (!c->dead) {
 		/* cpp-httplib and asyncio: FIN first; unread bytes must not turn it into RST. */
+		if (c->head_refused)
+			conn_wait_sent(c->fd);
 		while (!c->head_refused && recv(c->fd, waste, sizeof(waste), MSG_DONTWAIT) > 0)
 			;
 		shutdown(c->fd, SHUT_RDWR);

@@ -223,11 +223,7 @@ def test_body_beyond_100_mb_is_413_mid_upload(llama):
     except OSError:
         pass
     assert sent < 115343453
-    got = b""
-    try:
-        got = s.recv(4096)
-    except ConnectionResetError:
-        pytest.skip("the reset overtook the answer")
+    got = s.recv(4096)  # what came before the reset stays readable
     assert got.startswith(b"HTTP/1.1 413 Payload Too Large\r\nServer: llama.cpp\r\n")
 
 

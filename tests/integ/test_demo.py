@@ -142,7 +142,8 @@ def test_killed_midway_it_leaves_no_process(demo, tmp_path):
     end = time.monotonic() + 20
     while len(left_over(tmp_path)) < 4 and time.monotonic() < end:
         time.sleep(0.02)
-    assert len(left_over(tmp_path)) == 4
+    # The demo, two servers, kvpin; and for a moment a command that the demo runs.
+    assert len(left_over(tmp_path)) >= 4
     process.kill()
     process.wait()
     end = time.monotonic() + 10

@@ -118,24 +118,25 @@ static void print_json(const json_t *root)
 	printf("\n");
 }
 
-/* Asks; on success and without --json the caller prints @answer and frees it. */
-static int ask(const struct ask *a, const char *method, const char *target, json_t **answer)
+/* Asks and prints: the answer with @print, or as it came with --json, or what went wrong. */
+static int ask(const struct ask *a, const char *method, const char *target,
+	       void (*print)(const json_t *answer))
 {
 	char why[WHY_BYTES];
-	json_t *error;
+	json_t *answer = NULL;
+	int ret = CLI_OK;
 
-	*answer = NULL;
-	if (!control_ask(a->control, method, target, answer, why, sizeof(why))) {
-		if (a->json)
-			print_json(*answer);
-		return CLI_OK;
+	if (control_ask(a->control, method, target, &answer, why, sizeof(why))) {
+		fprintf(stderr, "kvpin: %s\n", why);
+		answer = a->json ? json_pack("{s:s}", "error", why) : NULL;
+		ret = CLI_FAILED;
 	}
-	fprintf(stderr, "kvpin: %s\n", why);
-	error = a->json ? json_pack("{s:s}", "error", why) : NULL;
-	if (error)
-		print_json(error);
-	json_decref(error);
-	return CLI_FAILED;
+	if (a->json && answer)
+		print_json(answer);
+	else if (answer)
+		print(answer);
+	json_decref(answer);
+	return ret;
 }
 
 static int help(const struct cli_command *self, const struct ask *a)
@@ -147,7 +148,21 @@ static int help(const struct cli_command *self, const struct ask *a)
 	return CLI_OK;
 }
 
-int cmd_status(const struct cli_command *self, int argc, char **argv)
+/* A command without flags of its own. */
+static int simple(const struct cli_command *self, int argc, char **argv, const char *method,
+		  const char *target, void (*print)(const json_t *answer))
+{
+	char why[WHY_BYTES];
+	struct ask a;
+
+	if (parse(&a, ask_flags, argc, argv, why, sizeof(why)))
+		return cli_usage(self, why);
+	if (a.help)
+		return help(self, &a);
+	return ask(&a, method, target, print);
+}
+
+static void print_status(const json_t *answer)
 {
 	static const struct table_column fields[] = {
 		{"version", "version", TABLE_TEXT, NULL},
@@ -161,23 +176,16 @@ int cmd_status(const struct cli_command *self, int argc, char **argv)
 		{"sessions", "sessions", TABLE_NUMBER, NULL},
 		{"reloads", "config_reloads", TABLE_NUMBER, NULL},
 	};
-	char why[WHY_BYTES];
-	json_t *answer;
-	struct ask a;
-	int ret;
 
-	if (parse(&a, ask_flags, argc, argv, why, sizeof(why)))
-		return cli_usage(self, why);
-	if (a.help)
-		return help(self, &a);
-	ret = ask(&a, "GET", "/v1/status", &answer);
-	if (ret == CLI_OK && !a.json)
-		table_print_fields(fields, NR(fields), answer);
-	json_decref(answer);
-	return ret;
+	table_print_fields(fields, NR(fields), answer);
 }
 
-int cmd_backends(const struct cli_command *self, int argc, char **argv)
+int cmd_status(const struct cli_command *self, int argc, char **argv)
+{
+	return simple(self, argc, argv, "GET", "/v1/status", print_status);
+}
+
+static void print_backends(const json_t *answer)
 {
 	static const struct table_column columns[] = {
 		{"NAME", "name", TABLE_TEXT, NULL},
@@ -191,20 +199,13 @@ int cmd_backends(const struct cli_command *self, int argc, char **argv)
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
-	char why[WHY_BYTES];
-	json_t *answer;
-	struct ask a;
-	int ret;
 
-	if (parse(&a, ask_flags, argc, argv, why, sizeof(why)))
-		return cli_usage(self, why);
-	if (a.help)
-		return help(self, &a);
-	ret = ask(&a, "GET", "/v1/backends", &answer);
-	if (ret == CLI_OK && !a.json)
-		table_print(columns, NR(columns), json_object_get(answer, "backends"));
-	json_decref(answer);
-	return ret;
+	table_print(columns, NR(columns), json_object_get(answer, "backends"));
+}
+
+int cmd_backends(const struct cli_command *self, int argc, char **argv)
+{
+	return simple(self, argc, argv, "GET", "/v1/backends", print_backends);
 }
 
 static void sessions_target(const struct ask *a, char *target, unsigned int bytes)
@@ -239,9 +240,7 @@ static void print_sessions(const json_t *answer)
 int cmd_sessions(const struct cli_command *self, int argc, char **argv)
 {
 	char why[WHY_BYTES], target[256];
-	json_t *answer;
 	struct ask a;
-	int ret;
 
 	if (parse(&a, sessions_flags, argc, argv, why, sizeof(why)))
 		return cli_usage(self, why);
@@ -258,29 +257,17 @@ int cmd_sessions(const struct cli_command *self, int argc, char **argv)
 		return cli_usage(self, why);
 	}
 	sessions_target(&a, target, sizeof(target));
-	ret = ask(&a, "GET", target, &answer);
-	if (ret == CLI_OK && !a.json)
-		print_sessions(answer);
-	json_decref(answer);
-	return ret;
+	return ask(&a, "GET", target, print_sessions);
+}
+
+static void print_reload(const json_t *answer)
+{
+	const char *note = json_string_value(json_object_get(answer, "note"));
+
+	printf("reloaded%s%s\n", note && note[0] ? ": " : "", note ? note : "");
 }
 
 int cmd_reload(const struct cli_command *self, int argc, char **argv)
 {
-	char why[WHY_BYTES];
-	const char *note;
-	json_t *answer;
-	struct ask a;
-	int ret;
-
-	if (parse(&a, ask_flags, argc, argv, why, sizeof(why)))
-		return cli_usage(self, why);
-	if (a.help)
-		return help(self, &a);
-	ret = ask(&a, "POST", "/v1/reload", &answer);
-	note = json_string_value(json_object_get(answer, "note"));
-	if (ret == CLI_OK && !a.json)
-		printf("reloaded%s%s\n", note && note[0] ? ": " : "", note ? note : "");
-	json_decref(answer);
-	return ret;
+	return simple(self, argc, argv, "POST", "/v1/reload", print_reload);
 }

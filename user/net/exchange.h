@@ -2,6 +2,12 @@
 /*
  * The exchange's side of a client connection: conn.c calls these on events; after any of them
  * c->state may be another one, CONN_CLOSED included.
+ *
+ * Where another data path comes in: a direction can be handed over when the relay holds nothing
+ * of it, that is the request when x->sent has reached x->ready, the answer when relay_answer()
+ * waits with x->out_ready at 0. A path is given the framing (request_body, answer_body) and the
+ * byte counts of struct exchange, and gives them back settled, so that the relay goes on as if it
+ * had moved the bytes itself. Nothing above notices.
  */
 #ifndef NET_EXCHANGE_H
 #define NET_EXCHANGE_H

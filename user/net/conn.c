@@ -174,7 +174,8 @@ static void conn_want(struct conn *c)
 static void conn_finish(struct conn *c, enum conn_close reason)
 {
 	/* Unread bytes would make close() send a RST, which can destroy the answer on its way. */
-	if (c->client_eof || (c->x->request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0)) {
+	if (c->client_eof || (c->x->request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0 &&
+			      !sock_unread(c->sock.fd))) {
 		conn_close(c, reason);
 		return;
 	}
@@ -226,7 +227,6 @@ static void break_progress(struct conn *c)
 	c->break_unsent = unsent;
 	if (c->x->out_ready || unsent)
 		return;
-	c->break_reset = true;
 	conn_close(c, c->close_reason);
 }
 
@@ -381,7 +381,6 @@ static void conn_timeout(struct conn *c)
 	case CONN_BREAK:
 		if (uv_now(&c->worker->loop) < c->activity_ms + BREAK_MS)
 			break;
-		c->break_reset = true;
 		conn_close(c, c->close_reason);
 		break;
 	case CONN_LINGER:
@@ -389,7 +388,7 @@ static void conn_timeout(struct conn *c)
 		break;
 	default:
 		exchange_settle(c, OUTCOME_TIMEOUT);
-		c->break_reset = true;
+		c->reset_client = true;
 		conn_close(c, CONN_CLOSE_TIMEOUT);
 	}
 }
@@ -445,7 +444,8 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 void conn_close(struct conn *c, enum conn_close reason)
 {
 	struct worker *w = c->worker;
-	bool reset = c->break_reset;
+	/* A broken answer never ends in a FIN, whatever ends the wait for its ACKs. */
+	bool reset = c->reset_client || c->state == CONN_BREAK;
 
 	if (c->state == CONN_CLOSED)
 		return;

@@ -129,7 +129,7 @@ struct conn {
 	bool client_rdhup; /* its FIN was announced while nothing was read */
 	bool eof_passed;   /* ... and given to the server */
 	bool close_after;  /* the current answer is this connection's last */
-	bool break_reset;  /* BREAK ends with a RST */
+	bool reset_client; /* close with a RST; BREAK does so anyway */
 	int break_unsent;  /* BREAK: bytes that the client had not acknowledged last time */
 	bool counted;	   /* the exchange's outcome is in the statistics */
 	struct buf in;	   /* from the client */

@@ -387,10 +387,11 @@ static void tunnel_end(struct conn *c)
 static void pass_eof(struct conn *c)
 {
 	struct exchange *x = c->x;
+	/* A tunnel's server that takes nothing any more is owed nothing. */
+	bool owed = x->sent < x->ready && !(x->discard && c->state == CONN_TUNNEL);
 
-	if (c->eof_passed || !c->client_eof || x->sent < x->ready || buf_len(&c->in) > x->ready ||
-	    !c->current || c->current->connecting ||
-	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
+	if (c->eof_passed || !c->client_eof || owed || buf_len(&c->in) > x->ready || !c->current ||
+	    c->current->connecting || (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
 		return;
 	c->eof_passed = true;
 	shutdown(c->current->sock.fd, SHUT_WR);
@@ -496,6 +497,7 @@ bool exchange_reads_client(const struct conn *c)
 	if (c->client_eof)
 		return false;
 	if (c->x->request_body.state == KVPIN_BS_DONE)
-		return buf_len(&c->in) - c->x->ready < READ_AHEAD_BYTES;
+		return buf_len(&c->in) - c->x->ready < READ_AHEAD_BYTES &&
+		       buf_len(&c->in) <= BUF_BYTES_MAX - READ_AHEAD_BYTES / 4;
 	return relay_request_open(c);
 }

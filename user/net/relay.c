@@ -107,7 +107,9 @@ enum relay_end relay_read_request(struct conn *c)
 		c->client_eof = true;
 		return c->state == CONN_TUNNEL ? RELAY_WAIT : RELAY_CLIENT_EOF;
 	}
-	conn_touch(c);
+	/* Bytes of the client do not give a server that cannot be reached more time. */
+	if (!c->current || !c->current->connecting)
+		conn_touch(c);
 	c->in.end += n;
 	end = relay_walk_request(c);
 	if (end == RELAY_WAIT && x->request_body.payload < RELAY_QUICKACK_BYTES)

@@ -2,6 +2,8 @@
 /* Sockets in the event loop. */
 #include "net/sock.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +29,13 @@ void sock_want(struct sock *s, int events)
 		uv_poll_start(&s->poll, events, s->on_event);
 	else
 		uv_poll_stop(&s->poll);
+}
+
+bool sock_unread(int fd)
+{
+	int bytes = 0;
+
+	return ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0;
 }
 
 void sock_reset_on_close(int fd)

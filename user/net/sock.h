@@ -33,6 +33,9 @@ void sock_want(struct sock *s, int events);
  * called from the loop later. @reset: with a RST instead of a FIN. */
 void sock_close(struct sock *s, bool reset, uv_close_cb on_close);
 
+/** sock_unread() - has the kernel bytes that nobody has read? A FIN does not count */
+bool sock_unread(int fd);
+
 /** sock_reset_on_close() - SO_LINGER{1,0} */
 void sock_reset_on_close(int fd);
 

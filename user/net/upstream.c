@@ -102,7 +102,9 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	for (at = &c->upstreams; (u = *at); at = &u->next)
 		if (addr_equal(&u->addr, &backend->addr))
 			break;
-	if (u && fresh) {
+	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
+	 * them as its answer. */
+	if (u && (fresh || sock_unread(u->sock.fd))) {
 		upstream_close(u, false);
 		u = NULL;
 	}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Races that a review found: made certain by stopping kvpin while both sides act."""
+import signal
+import socket
+import threading
+import time
+
+from harness import Client
+from rawserver import reply
+
+NO_CHECKS = ("--health-interval", "off")
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+
+
+def get(target, *fields):
+    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: test", *fields]) + "\r\n\r\n"
+
+
+def slow_client(kvpin):
+    """A client whose receive buffer is small: most of a large answer waits on kvpin's side."""
+    client = Client.__new__(Client)
+    client.sock, client.buf = socket.socket(), b""
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    client.sock.settimeout(10)
+    client.sock.connect(kvpin.addr)
+    return client
+
+
+def test_a_tunnel_whose_server_is_gone_ends_with_the_client(start):
+    def script(conn):
+        conn.read()
+        conn.send(SWITCHED)
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = start.client(kvpin)
+    client.send(get("/", "Connection: upgrade", "Upgrade: x"))
+    assert client.head()[0] == 101
+    assert client.ended() == "fin"
+    for word in (b"one", b"two"):  # the first is answered with a RST, the second fails
+        client.send(word)
+        time.sleep(0.1)
+    client.half_close()
+    end = time.monotonic() + 5
+    while kvpin.status()["connections"] and time.monotonic() < end:
+        time.sleep(0.02)
+    assert kvpin.status()["connections"] == 0
+    assert kvpin.status("backends")["backends"][0]["inflight"] == 0
+
+
+def test_a_broken_answer_ends_in_a_reset_even_when_kvpin_is_told_to_stop(start):
+    def script(conn):
+        conn.read()
+        conn.send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3000000)
+        time.sleep(0.1)
+        conn.reset()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = slow_client(kvpin)
+    client.send(get("/"))
+    read, end = 0, time.monotonic() + 1
+    while read < 1500000 and time.monotonic() < end:  # slowly: it is in BREAK for a while
+        read += len(client.sock.recv(65536))
+        time.sleep(0.0005)
+    kvpin.kill(signal.SIGTERM)
+    time.sleep(0.15)
+    kvpin.kill(signal.SIGTERM)
+    assert client.ended() == "rst"
+    assert kvpin.wait() == 0
+
+
+def test_a_last_answer_survives_what_the_client_sends_behind_its_request(start):
+    stopped, go = threading.Event(), threading.Event()
+
+    def script(conn):
+        conn.read()
+        conn.send(reply(b"y" * 45000)[:-45000])
+        stopped.wait(5)
+        conn.send(b"y" * 45000)
+        go.set()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--workers", "1")
+    client = slow_client(kvpin)
+    client.send(get("/", "Connection: close"))
+    time.sleep(0.1)
+    kvpin.kill(signal.SIGSTOP)
+    stopped.set()
+    assert go.wait(5)
+    client.send(get("/too-late"))
+    time.sleep(0.05)
+    kvpin.kill(signal.SIGCONT)
+    time.sleep(0.2)
+    status, _, body = client.answer()
+    assert (status, body) == (200, b"y" * 45000)
+    assert client.ended() == "fin"
+
+
+def test_what_a_server_says_unasked_is_nobodys_answer(start):
+    speak, spoken = threading.Event(), threading.Event()
+
+    def script(conn):
+        while conn.read():
+            conn.send(reply(b"good"))
+            if conn.server.connections == 1:
+                speak.wait(5)
+                conn.send(reply(b"evil"))
+                spoken.set()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--workers", "1")
+    client = start.client(kvpin)
+    assert client.request("GET", "/")[2] == b"good"
+    kvpin.kill(signal.SIGSTOP)
+    client.send(get("/next"))
+    speak.set()
+    assert spoken.wait(5)
+    time.sleep(0.05)
+    kvpin.kill(signal.SIGCONT)
+    assert client.answer()[2] == b"good"

@@ -3,7 +3,6 @@
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 struct list {
@@ -19,11 +18,6 @@ struct list {
 static inline void list_init(struct list *l)
 {
 	l->next = l->prev = l;
-}
-
-static inline bool list_empty(const struct list *l)
-{
-	return l->next == l;
 }
 
 static inline void list_add_tail(struct list *head, struct list *l)

@@ -105,7 +105,6 @@ struct exchange {
 	bool token_seen;
 
 	uint64_t started_ns;	/* head complete */
-	uint64_t dispatched_ns; /* last dispatch */
 	uint64_t token_ns;	/* last token, or first byte */
 	uint64_t ttft_ns;	/* 0 until known */
 	uint64_t bytes_up, bytes_down;

@@ -170,7 +170,6 @@ static void exchange_dispatch(struct conn *c)
 				       retry_after_s(config));
 			return;
 		}
-		x->dispatched_ns = balancer_now_ns();
 		x->held = true;
 		request_rewind(x);
 		conn_set_state(c, CONN_EXCHANGE);

@@ -38,7 +38,8 @@ bool sock_unread(int fd)
 	return ioctl(fd, SIOCINQ, &bytes) == 0 && bytes > 0;
 }
 
-void sock_reset_on_close(int fd)
+/* SO_LINGER{1,0} */
+static void sock_reset_on_close(int fd)
 {
 	struct linger rst = {.l_onoff = 1, .l_linger = 0};
 

@@ -36,7 +36,4 @@ void sock_close(struct sock *s, bool reset, uv_close_cb on_close);
 /** sock_unread() - has the kernel bytes that nobody has read? A FIN does not count */
 bool sock_unread(int fd);
 
-/** sock_reset_on_close() - SO_LINGER{1,0} */
-void sock_reset_on_close(int fd);
-
 #endif

@@ -12,6 +12,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= gcc
 CLANG   ?= clang-14
+BPFTOOL ?= bpftool
 SAN     ?=
 B       := build$(if $(SAN),/$(SAN))
 
@@ -21,12 +22,19 @@ SANFLAGS_asan := -fsanitize=address,undefined -fno-sanitize-recover=undefined -f
 SANFLAGS_tsan := -fsanitize=thread
 SANFLAGS := $(SANFLAGS_$(SAN))
 OPT     := -O2 -g
-DEPLIBS := libuv libcyaml jansson libmicrohttpd libcurl libxxhash
+DEPLIBS := libuv libcyaml jansson libmicrohttpd libcurl libxxhash libbpf
 DEPFLAGS := $(shell pkg-config --cflags $(DEPLIBS))
 CFLAGS  += -std=gnu11 $(OPT) $(WARN) $(SANFLAGS)
-CPPFLAGS += -D_GNU_SOURCE -DKVPIN_VERSION='"$(VERSION)"' -Iinclude -Iuser $(DEPFLAGS)
+CPPFLAGS += -D_GNU_SOURCE -DKVPIN_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)/gen $(DEPFLAGS)
 LDFLAGS += $(SANFLAGS)
 LDLIBS  := $(shell pkg-config --libs $(DEPLIBS)) -lpthread -lm
+
+# Kernel programs: compiled once, carried by the binary as skeletons. xxhash.h includes libc headers,
+# which want to know the machine.
+BPF_FLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Wno-unused-parameter -D__x86_64__ \
+	     -Iinclude -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
+BPF_SRC := $(wildcard bpf/*.bpf.c)
+BPF_SKEL := $(BPF_SRC:bpf/%.bpf.c=$(B)/gen/%.skel.h)
 
 # user/main.c is the only file with main(); all the rest is one archive that tests link too.
 LIB_SRC := $(filter-out user/main.c,$(wildcard user/*/*.c))
@@ -46,6 +54,19 @@ $(B)/kvpin: $(B)/obj/user/main.o $(B)/libkvpin.a
 $(B)/libkvpin.a: $(LIB_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
+
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+
+$(B)/gen/%.skel.h: $(B)/bpf/%.bpf.o
+	@mkdir -p $(@D)
+	$(BPFTOOL) gen skeleton $< name $*_bpf >$@.tmp
+	@mv $@.tmp $@
+
+# Skeletons come first; which object includes which of them, the .d files know. Not a pattern rule of
+# its own: make prefers the general one, whose prerequisites are there without a chain of rules.
+$(filter $(B)/obj/user/kern/%.o,$(LIB_OBJ)): | $(BPF_SKEL)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)

@@ -99,7 +99,7 @@ struct hist {
 struct cpu_times {
 	uint64_t idle, busy, nice, softirq, steal; /* clock ticks, all CPUs */
 	uint64_t at_ns;
-	uint64_t pid[PIDS_MAX]; /* clock ticks, utime + stime */
+	uint64_t pid[PIDS_MAX]; /* ns on a CPU, all threads */
 	double own_s;		/* this process */
 };
 

@@ -5,6 +5,7 @@
  */
 #include "load.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdarg.h>
@@ -65,27 +66,33 @@ double hist_quantile_us(const struct hist *h, double q)
 	return (double)((uint64_t)(step + i % step) << (i / step - 1)) / 1e3;
 }
 
+/* Time on a CPU, to the ns: /proc/PID/stat counts in ticks, and what wakes often and runs briefly
+ * falls between them. */
 static uint64_t cpu_read_pid(int pid)
 {
-	char path[40], line[1024], *p;
-	uint64_t utime = 0, stime = 0;
+	uint64_t sum_ns = 0, ns;
+	struct dirent *task;
+	char path[64];
 	FILE *f;
+	DIR *d;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (!f)
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	if (!d)
 		return 0;
-	if (fgets(line, sizeof(line), f)) {
-		/* The name may hold blanks and parentheses: count fields from its last ')'. */
-		p = strrchr(line, ')');
-		if (!p ||
-		    sscanf(p + 1,
-			   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64,
-			   &utime, &stime) != 2)
-			utime = stime = 0;
+	while ((task = readdir(d))) {
+		if (task->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%.16s/schedstat", pid, task->d_name);
+		f = fopen(path, "re");
+		if (!f)
+			continue;
+		if (fscanf(f, "%" SCNu64, &ns) == 1)
+			sum_ns += ns;
+		fclose(f);
 	}
-	fclose(f);
-	return utime + stime;
+	closedir(d);
+	return sum_ns;
 }
 
 void cpu_read(const struct opts *o, struct cpu_times *t)
@@ -177,7 +184,7 @@ static json_t *stat_cpu(const struct load *l)
 		 (double)(b->idle - a->idle) / ticks;
 
 	for (uint32_t i = 0; i < l->opts->pids_nr; i++) {
-		double s = b->pid[i] > a->pid[i] ? (double)(b->pid[i] - a->pid[i]) / ticks : 0;
+		double s = b->pid[i] > a->pid[i] ? (double)(b->pid[i] - a->pid[i]) / 1e9 : 0;
 
 		snprintf(key, sizeof(key), "%d", l->opts->pids[i]);
 		json_object_set_new(pids, key, json_real(s));

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 import rawserver
+import steer_help
 
 
 def pytest_addoption(parser):
@@ -18,9 +19,15 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes seconds; runs after all others")
+    config.addinivalue_line("markers", "steer_only: looks into the kernel; runs with --path steer")
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    other = [item for item in items if item.get_closest_marker("steer_only")
+             and item.callspec.params["path"] != "steer"]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
@@ -86,6 +93,22 @@ def start(tmp_path, path):
     started = Started(tmp_path, path)
     yield started
     started.finish()
+
+
+@pytest.fixture
+def kernel(start):
+    """kernel(servers, ...): a kvpin with few slots, and a look into its maps."""
+    opened = []
+
+    def run(backends, *args, checks=steer_help.NO_CHECKS, **options):
+        args = (*(() if "--limit-connections" in args else ("--limit-connections", "64")),
+                *checks, *args)
+        options = {"log_requests": False, **options}
+        opened.append(steer_help.Kernel(start.kvpin(backends, *args, **options)))
+        return opened[-1]
+    yield run
+    for one in opened:
+        one.close()
 
 
 @pytest.fixture(scope="session")

@@ -178,11 +178,12 @@ class Kvpin(Process):
     name = "kvpin"
 
     def __init__(self, tmp, backends, path="relay", args=(), listen="127.0.0.1:0",
-                 metrics="127.0.0.1:0", log_requests=True):
+                 metrics="127.0.0.1:0", log_requests=True, env=None):
         self.path = path
+        self.pin = f"/sys/fs/bpf/kvpin-test-{os.getpid()}-{time.monotonic_ns()}"
         self.control = str(tmp / f"control-{time.monotonic_ns()}.sock")
         argv = [KVPIN, "run", "--path", path, "--control", self.control, "--metrics", metrics,
-                "--log-level", "debug"]
+                "--log-level", "debug", "--steer-pin", self.pin]
         for text in [listen] if isinstance(listen, str) else listen:
             argv += ["--listen", text]
         for backend in backends:
@@ -193,7 +194,8 @@ class Kvpin(Process):
             argv.append("--log-requests")
         argv += list(args)
         super().__init__(argv, tmp / f"kvpin-{time.monotonic_ns()}.log",
-                         r'msg="kvpin ready".* listen="?([^ "]+)"?')
+                         r'msg="kvpin ready".* listen="?([^ "]+)"?',
+                         env={"KVPIN_SELFTEST_SKIP": "1", **(env or {})})
         self.texts = self.match.group(1).split(",")
         self.text = self.texts[0]
         self.addr = split_addr(self.text)

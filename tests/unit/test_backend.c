@@ -20,7 +20,7 @@ static struct session_table *sessions;
 
 static int begin(void **state)
 {
-	backend_table_init(&t);
+	backend_table_init(&t, NULL);
 	config_defaults(&c);
 	sessions = session_table_new(1000, 1000000, 1);
 	return sessions ? 0 : -1;
@@ -90,7 +90,7 @@ static void a_server_that_stays_keeps_slot_state_and_counters(void **state)
 	want("gpu1", 8001, 1);
 	apply(0);
 	b = backend_find(&t, "gpu1");
-	b->inflight = 7;
+	b->shared->inflight = 7;
 	assert_true(backend_report_failure(&t, b, BACKEND_CAUSE_REFUSED, 10));
 	/* Another order, another weight. */
 	c.nr_backends = 0;
@@ -101,7 +101,7 @@ static void a_server_that_stays_keeps_slot_state_and_counters(void **state)
 	assert_int_equal(b->state, BACKEND_DOWN);
 	assert_int_equal(b->cause, BACKEND_CAUSE_REFUSED);
 	assert_int_equal(b->changed_ms, 10);
-	assert_int_equal(b->inflight, 7);
+	assert_int_equal(b->shared->inflight, 7);
 	assert_int_equal(b->weight, 5);
 	assert_int_equal(t.nr, 2);
 }
@@ -113,7 +113,7 @@ static void another_address_under_the_same_name_is_another_server(void **state)
 	want("gpu0", 8000, 1);
 	apply(0);
 	old = backend_find(&t, "gpu0");
-	old->inflight = 1;
+	old->shared->inflight = 1;
 	c.nr_backends = 0;
 	want("gpu0", 9000, 1);
 	apply(5);
@@ -129,7 +129,7 @@ static void a_slot_is_reused_only_when_nothing_refers_to_it(void **state)
 
 	want("gpu0", 8000, 1);
 	apply(0);
-	t.slot[0].inflight = 1;
+	t.slot[0].shared->inflight = 1;
 	c.nr_backends = 0;
 	want("gpu1", 8001, 1);
 	apply(1);
@@ -137,7 +137,7 @@ static void a_slot_is_reused_only_when_nothing_refers_to_it(void **state)
 	assert_int_equal(t.slot[0].state, BACKEND_REMOVED);
 	assert_int_equal(backend_table_reap(&t, sessions), 0); /* the request in flight */
 	pin(77, 0);
-	t.slot[0].inflight = 0;
+	t.slot[0].shared->inflight = 0;
 	assert_int_equal(backend_table_reap(&t, sessions), 0); /* the pin */
 	session_begin(sessions, 77, 0, &txn);
 	session_commit(&txn, 1);
@@ -200,7 +200,7 @@ static void too_many_servers_change_nothing(void **state)
 		want(name, 8000 + i, 1);
 	}
 	apply(0);
-	t.slot[5].inflight = 1; /* so its slot cannot be had */
+	t.slot[5].shared->inflight = 1; /* so its slot cannot be had */
 	memcpy(&before, &t, sizeof(t));
 	c.nr_backends = 0;
 	for (i = 0; i < BACKENDS_MAX; i++) {
@@ -302,7 +302,7 @@ static void reports_about_a_removed_server_change_nothing(void **state)
 
 	want("gpu0", 8000, 1);
 	apply(0);
-	b->inflight = 1;
+	b->shared->inflight = 1;
 	c.nr_backends = 0;
 	want("gpu1", 8001, 1);
 	apply(1);

@@ -305,7 +305,8 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --ttl=", "--ttl: has no value; write one such as 1h");
 	assert_usage("run --log-requests=yes",
 		     "--log-requests: \"yes\" is not a boolean; write true or false");
-	assert_usage("run --path fast", "--path: \"fast\" is not known; write one of auto, relay");
+	assert_usage("run --path fast",
+		     "--path: \"fast\" is not known; write one of auto, relay, steer");
 	assert_usage("run --listen 127.0.0.1",
 		     "--listen: \"127.0.0.1\" has no port; write it as 127.0.0.1:8080");
 	assert_usage("run --backend 127.0.0.1:81",
@@ -458,19 +459,37 @@ static void reads_print_tables(void **state)
 
 	assert_int_equal(ask("status", "200 OK",
 			     "{\"version\":\"1\",\"pid\":7,\"uptime_s\":3725.5,\"draining\":false,"
-			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\",\"workers\":2,"
-			     "\"connections\":3,\"sessions\":4,\"config_reloads\":5}",
+			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
+			     "\"path_in_use\":\"steer\",\"workers\":2,"
+			     "\"connections\":3,\"sessions\":4,\"requests_relay\":5,"
+			     "\"requests_steer\":60,\"path_handed_over\":8,\"path_taken_back\":7,"
+			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
+			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
 			     request, out, err),
 			 CLI_OK);
 	assert_string_equal(request, "GET /v1/status HTTP/1.1");
-	assert_string_equal(out, "version      1\npid          7\nuptime       1h02m\n"
-				 "draining     no\nlisten       a:1, b:2\npath         auto\n"
-				 "workers      2\nconnections  3\nsessions     4\n"
-				 "reloads      5\n");
+	assert_string_equal(out, "version           1\n"
+				 "pid               7\n"
+				 "uptime            1h02m\n"
+				 "draining          no\n"
+				 "listen            a:1, b:2\n"
+				 "path              auto\n"
+				 "path in use       steer\n"
+				 "workers           2\n"
+				 "connections       3\n"
+				 "sessions          4\n"
+				 "requests relayed  5\n"
+				 "requests steered  60\n"
+				 "handed over       8\n"
+				 "taken back        7\n"
+				 "not steered       no_pin 3, bulk 1\n"
+				 "queued            4.1 KB\n"
+				 "reloads           5\n");
 	assert_int_equal(ask("backends", "200 OK",
 			     "{\"backends\":[{\"name\":\"gpu0\",\"address\":\"127.0.0.1:8081\","
 			     "\"state\":\"up\",\"cause\":\"none\",\"weight\":1,\"slots\":0,"
-			     "\"inflight\":12,\"sessions\":3,\"requests\":4,\"state_for_s\":59},"
+			     "\"inflight\":12,\"sessions\":3,\"requests\":4,\"requests_steer\":2,"
+			     "\"bytes_up\":999,\"bytes_down\":1500000,\"state_for_s\":59},"
 			     "{\"name\":\"b\",\"state\":\"down\",\"cause\":\"check\"}]}",
 			     request, out, err),
 			 CLI_OK);
@@ -478,10 +497,11 @@ static void reads_print_tables(void **state)
 	assert_string_equal(
 		out,
 		"NAME  ADDRESS         STATE  FOR  INFLIGHT  SLOTS  WEIGHT  SESSIONS  REQUESTS  "
-		"CAUSE\n"
-		"gpu0  127.0.0.1:8081  up     59s        12      -       1         3         4  -\n"
+		"STEERED     UP    DOWN  CAUSE\n"
+		"gpu0  127.0.0.1:8081  up     59s        12      -       1         3         4  "
+		"      2  999 B  1.5 MB  -\n"
 		"b     -               down     -         -      -       -         -         -  "
-		"check\n");
+		"      -      -       -  check\n");
 	assert_int_equal(ask("sessions --backend gpu0 --limit 1", "200 OK",
 			     "{\"total\":9,\"truncated\":true,\"sessions\":[{\"session\":"
 			     "\"00000000000000aa\",\"backend\":\"gpu0\",\"turns\":2,\"moves\":0,"
@@ -492,6 +512,36 @@ static void reads_print_tables(void **state)
 	assert_string_equal(out, "SESSION           BACKEND  TURNS  MOVES    AGE  IDLE\n"
 				 "00000000000000aa  gpu0         2      0  1m30s    0s\n");
 	assert_string_equal(err, "1 of 9 sessions; --limit N lists more\n");
+}
+
+static void sizes_have_units_and_long_lists_are_cut(void **state)
+{
+	static const struct {
+		const char *bytes, *cell;
+	} sizes[] = {{"0", "0 B"},	   {"1000", "1.0 KB"}, {"999949", "999.9 KB"},
+		     {"999950", "1.0 MB"}, {"5e9", "5.0 GB"},  {"7e18", "7000.0 PB"},
+		     {"1234567", "1.2 MB"}};
+	static char out[OUT_MAX], err[OUT_MAX];
+	char request[256], json[2048], line[64];
+	const char *list;
+	int at;
+
+	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		sprintf(json, "{\"steer_queued_bytes\":%s}", sizes[i].bytes);
+		sprintf(line, "\nqueued            %s\n", sizes[i].cell);
+		assert_int_equal(ask("status", "200 OK", json, request, out, err), CLI_OK);
+		assert_non_null(strstr(out, line));
+	}
+	at = sprintf(json, "{\"path_refused\":{");
+	for (int i = 10; i < 60; i++)
+		at += sprintf(json + at, "\"reason_%d\":%d%s", i, i, i < 59 ? "," : "}}");
+	assert_int_equal(ask("status", "200 OK", json, request, out, err), CLI_OK);
+	list = strstr(out, "not steered       reason_10 10, reason_11 11, ");
+	assert_non_null(list);
+	assert_memory_equal(strchr(list, '\n') - 5, ", ...", 5);
+	assert_int_equal(ask("status", "200 OK", "{\"path_refused\":{}}", request, out, err),
+			 CLI_OK);
+	assert_non_null(strstr(out, "not steered       -\n"));
 }
 
 static void json_is_the_answer_as_it_is(void **state)
@@ -594,6 +644,7 @@ int main(void)
 		cmocka_unit_test(the_help_of_run_has_every_flag),
 		cmocka_unit_test(check_says_ok_or_why_not),
 		cmocka_unit_test(reads_print_tables),
+		cmocka_unit_test(sizes_have_units_and_long_lists_are_cut),
 		cmocka_unit_test(json_is_the_answer_as_it_is),
 		cmocka_unit_test(reload_posts_and_shows_the_note_or_the_error),
 		cmocka_unit_test(strange_answers_are_failures),

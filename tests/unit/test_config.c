@@ -108,6 +108,12 @@ static void defaults_are_as_the_reference_says(void **state)
 	assert_true(c.has_metrics);
 	assert_string_equal(addr_format(&c.metrics, text), "127.0.0.1:9464");
 	assert_string_equal(c.control, "/run/kvpin/control.sock");
+	assert_string_equal(c.session_state, "auto");
+	assert_string_equal(c.steer.pin, "/sys/fs/bpf/kvpin");
+	assert_int_equal(c.steer.budget_bytes, 262144);
+	assert_int_equal(c.steer.budget_all_bytes, 67108864);
+	assert_int_equal(c.steer.holds, 256);
+	assert_int_equal(c.steer.ring_bytes, 524288);
 	assert_int_equal(c.log.level, LOG_INFO);
 	assert_int_equal(c.log.format, LOG_LOGFMT);
 	assert_false(c.log.requests);
@@ -122,6 +128,7 @@ static void choices_have_the_names_of_the_reference(void **state)
 {
 	assert_string_equal(path_mode_names[PATH_AUTO], "auto");
 	assert_string_equal(path_mode_names[PATH_RELAY], "relay");
+	assert_string_equal(path_mode_names[PATH_STEER], "steer");
 	assert_string_equal(placement_names[PLACEMENT_BALANCED], "balanced");
 	assert_string_equal(placement_names[PLACEMENT_HASH], "hash");
 	assert_string_equal(placement_names[PLACEMENT_LEAST_INFLIGHT], "least-inflight");
@@ -352,6 +359,11 @@ static void every_number_has_bounds(void **state)
 		{"limits.fields", offsetof(struct config, limit.head_fields), 1, 100},
 		{"limits.hold", offsetof(struct config, limit.hold_bytes), 0, HOLD_BYTES_MAX},
 		{"limits.connections", offsetof(struct config, limit.connections), 1, 1000000},
+		{"steer.budget", offsetof(struct config, steer.budget_bytes), 4096, 1 << 24},
+		{"steer.budget_all", offsetof(struct config, steer.budget_all_bytes), 4096,
+		 1 << 30},
+		{"steer.holds", offsetof(struct config, steer.holds), 1, 65536},
+		{"steer.ring", offsetof(struct config, steer.ring_bytes), 4096, 1 << 26},
 	};
 	unsigned int i;
 
@@ -433,6 +445,65 @@ static void unknown_choices_and_a_long_socket_path_are_refused(void **state)
 	begin(NULL);
 	memset(c.control, 'a', sizeof(c.control));
 	assert_refused("control|too long|107");
+	begin(NULL);
+	memset(c.session_state, 'a', sizeof(c.session_state));
+	assert_refused("sessions.state|255");
+	begin(NULL);
+	c.session_state[0] = '\0';
+	assert_refused("sessions.state|auto or off");
+}
+
+static void a_steer_directory_is_an_absolute_path_and_a_ring_a_power_of_two(void **state)
+{
+	static const char *const paths[] = {"", "kvpin", "./kvpin"};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+		strcpy(c.steer.pin, paths[i]);
+		assert_refused("steer.pin|absolute|/sys/fs/bpf/kvpin");
+	}
+	memset(c.steer.pin, '/', sizeof(c.steer.pin));
+	assert_refused("steer.pin|255");
+	c.steer.pin[sizeof(c.steer.pin) - 1] = '\0';
+	assert_good();
+	c.steer.ring_bytes = 500000;
+	assert_refused("steer.ring|500000|power of two");
+	c.steer.ring_bytes = 1 << 20;
+	assert_good();
+}
+
+static void the_state_file_goes_with_the_control_socket(void **state)
+{
+	static const char *const cases[][3] = {
+		/* control, sessions.state, where it is in the end; NULL: nowhere */
+		{"/run/kvpin/control.sock", "auto", "/run/kvpin/sessions.state"},
+		{"/run/kvpin/b.sock", "auto", "/run/kvpin/b.sessions.state"},
+		{"/run/kvpin/b", "auto", "/run/kvpin/b.sessions.state"},
+		{"/.sock", "auto", "/.sock.sessions.state"},
+		{"./control.sock", "auto", "./sessions.state"},
+		{"control.sock", "auto", "sessions.state"},
+		{"", "auto", NULL},
+		{"/run/kvpin/control.sock", "off", NULL},
+		{"/run/kvpin/control.sock", "/var/x", "/var/x"},
+		{"", "/var/x", "/var/x"},
+	};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		begin(NULL);
+		strcpy(c.control, cases[i][0]);
+		strcpy(c.session_state, cases[i][1]);
+		assert_good();
+		assert_good(); /* a second time changes nothing */
+		if (cases[i][2])
+			assert_string_equal(config_session_state(&c), cases[i][2]);
+		else
+			assert_null(config_session_state(&c));
+	}
+	begin(NULL);
+	memset(c.control, 'a', sizeof(c.control) - 1);
+	assert_good();
+	assert_int_equal(strlen(config_session_state(&c)), sizeof(c.control) - 1 + 15);
 }
 
 static void a_reason_is_cut_to_the_room_there_is(void **state)
@@ -467,6 +538,9 @@ int main(void)
 		cmocka_unit_test_setup(every_number_has_bounds, begin),
 		cmocka_unit_test_setup(health_settings_must_fit_together, begin),
 		cmocka_unit_test_setup(unknown_choices_and_a_long_socket_path_are_refused, begin),
+		cmocka_unit_test_setup(
+			a_steer_directory_is_an_absolute_path_and_a_ring_a_power_of_two, begin),
+		cmocka_unit_test_setup(the_state_file_goes_with_the_control_socket, begin),
 		cmocka_unit_test_setup(a_reason_is_cut_to_the_room_there_is, begin),
 	};
 

@@ -23,7 +23,7 @@
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
 	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, health, "  \
-	"timeouts, limits, metrics, control, log"
+	"timeouts, limits, steer, metrics, control, user, log"
 
 struct refused {
 	const char *name;
@@ -201,7 +201,7 @@ static const struct refused refused[] = {
 	{"a_boolean_is_true_or_false", "forwarded_for: yes",
 	 ":1: forwarded_for: \"yes\" is not a boolean; write true or false"},
 	{"a_name_lists_the_allowed_ones", "path: fast",
-	 ":1: path: \"fast\" is not known; write one of auto, relay"},
+	 ":1: path: \"fast\" is not known; write one of auto, relay, steer"},
 	{"a_near_name_is_suggested", "placement: least_inflight",
 	 ":1: placement: \"least_inflight\" is not known; write one of balanced, hash, "
 	 "least-inflight, round-robin; did you mean \"least-inflight\"?"},
@@ -213,8 +213,18 @@ static const struct refused refused[] = {
 	{"a_health_path_cannot_split_a_request", "health: {path: \"/a\\r\\nX: y\"}",
 	 ":1: health.path: \"/a??X: y\" has a blank or another character that a URL must escape; "
 	 "write it as %XX"},
+	{"a_state_file_is_a_path", "sessions: {state: none}",
+	 ":1: sessions.state: \"none\" is not a path; write one such as "
+	 "/var/lib/kvpin/sessions.state, or auto or off"},
 	{"a_control_socket_is_a_path", "control: no",
 	 ":1: control: \"no\" is not a path; write one such as /run/kvpin/control.sock, or off"},
+	{"a_pin_directory_is_an_absolute_path", "steer: {pin: kvpin}",
+	 ":1: steer.pin: \"kvpin\" is not an absolute path of at most 255 bytes; write one such as "
+	 "/sys/fs/bpf/kvpin"},
+	{"a_budget_has_an_upper_bound", "steer: {budget: 17MiB}",
+	 ":1: steer.budget: \"17MiB\" is too large; write 16MiB or less"},
+	{"an_unknown_key_of_steer_has_its_path", "steer: {holds: 1, rings: 4KiB}",
+	 ":1:19: steer.rings: unknown key; did you mean \"ring\"?"},
 	{"metrics_need_an_address", "metrics: \"9464\"",
 	 ":1: metrics: \"9464\": no port; wanted HOST:PORT, e.g. 127.0.0.1:8080"},
 	{"a_session_header_is_not_https_own", "affinity: {keys: [{header: Host}]}",
@@ -309,6 +319,7 @@ static void the_reference_is_the_default(void **state)
 	assert_setting(&c, "affinity.keys", "X-LB-Hash, X-Session-Id, X-Conversation-Id");
 	assert_setting(&c, "sessions.ttl", "1h");
 	assert_setting(&c, "sessions.max", "1000000");
+	assert_setting(&c, "sessions.state", "auto");
 	assert_setting(&c, "health.path", "/health");
 	assert_setting(&c, "health.interval", "2s");
 	assert_setting(&c, "health.timeout", "1s");
@@ -325,6 +336,11 @@ static void the_reference_is_the_default(void **state)
 	assert_setting(&c, "limits.fields", "100");
 	assert_setting(&c, "limits.hold", "256KiB");
 	assert_setting(&c, "limits.connections", "8192");
+	assert_setting(&c, "steer.pin", "/sys/fs/bpf/kvpin");
+	assert_setting(&c, "steer.budget", "256KiB");
+	assert_setting(&c, "steer.budget_all", "64MiB");
+	assert_setting(&c, "steer.holds", "256");
+	assert_setting(&c, "steer.ring", "512KiB");
 	assert_setting(&c, "metrics", "127.0.0.1:9464");
 	assert_setting(&c, "control", "/run/kvpin/control.sock");
 	assert_setting(&c, "log.level", "info");
@@ -341,7 +357,7 @@ static void every_key_arrives_in_its_field(void **state)
 	      "path: relay\n"
 	      "affinity:\n"
 	      "  keys: [{header: X-A}, {header: x_b}]\n"
-	      "sessions: {ttl: 2h, max: 5}\n"
+	      "sessions: {ttl: 2h, max: 5, state: ./s}\n"
 	      "placement: round-robin\n"
 	      "backends:\n"
 	      "  - {name: gpu0, address: \"127.0.0.1:8081\", slots: 4, weight: 7}\n"
@@ -351,6 +367,8 @@ static void every_key_arrives_in_its_field(void **state)
 	      "timeouts: {head: 1s, idle: 2s, body: 3s, connect: 4s, stall: 5s, tunnel: 6s, drain: "
 	      "0}\n"
 	      "limits: {head: 4KiB, fields: 7, hold: 8KB, connections: 9}\n"
+	      "steer: {pin: /sys/fs/bpf/x, budget: 64KiB, budget_all: 1MiB, holds: 10, ring: "
+	      "8KiB}\n"
 	      "forwarded_for: true\n"
 	      "metrics: \"127.0.0.1:10\"\n"
 	      "control: ./c.sock\n"
@@ -391,10 +409,16 @@ static void every_key_arrives_in_its_field(void **state)
 	assert_int_equal(c.limit.head_fields, 7);
 	assert_int_equal(c.limit.hold_bytes, 8000);
 	assert_int_equal(c.limit.connections, 9);
+	assert_string_equal(c.steer.pin, "/sys/fs/bpf/x");
+	assert_int_equal(c.steer.budget_bytes, 65536);
+	assert_int_equal(c.steer.budget_all_bytes, 1048576);
+	assert_int_equal(c.steer.holds, 10);
+	assert_int_equal(c.steer.ring_bytes, 8192);
 	assert_true(c.forwarded_for);
 	assert_true(c.has_metrics);
 	assert_int_equal(addr_port(&c.metrics), 10);
 	assert_string_equal(c.control, "./c.sock");
+	assert_string_equal(c.session_state, "./s");
 	assert_int_equal(c.log.level, LOG_DEBUG);
 	assert_int_equal(c.log.format, LOG_JSON);
 	assert_true(c.log.requests);

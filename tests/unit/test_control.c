@@ -131,7 +131,7 @@ static int setup(void **state)
 	log_setup(LOG_ERROR, LOG_LOGFMT);
 	config_defaults(&w.c);
 	w.c.nr_listen = 2;
-	backend_table_init(&w.b.backends);
+	backend_table_init(&w.b.backends, NULL);
 	w.b.sessions = session_table_new(10000, 10000000, 1);
 	w.b.nr_workers = WORKERS;
 	w.b.started_ms = 1000000 - 61500;
@@ -239,6 +239,13 @@ static void shows_the_status(void **state)
 	assert_true(num(body, "uptime_s") == 61.5);
 	assert_false(yes(body, "draining"));
 	assert_string_equal(str(body, "path"), "auto");
+	assert_string_equal(str(body, "path_in_use"), "relay");
+	assert_int_equal(num(body, "requests_relay"), 0);
+	assert_int_equal(num(body, "requests_steer"), 0);
+	assert_int_equal(num(body, "path_handed_over"), 0);
+	assert_int_equal(num(body, "path_taken_back"), 0);
+	assert_int_equal(num(body, "steer_queued_bytes"), 0);
+	assert_int_equal(json_object_size(json_object_get(body, "path_refused")), 0);
 	assert_int_equal(num(body, "workers"), WORKERS);
 	assert_int_equal(num(body, "connections"), 5);
 	assert_int_equal(num(body, "sessions"), 1);
@@ -249,6 +256,38 @@ static void shows_the_status(void **state)
 	json_decref(body);
 }
 
+/* All slots and those requests that reached no server count; reasons come most frequent first. */
+static void the_status_says_what_the_paths_did(void **state)
+{
+	struct worker_stats *s = w.stats;
+	const char *key, *wanted[] = {"bulk", "raced", "no_pin"};
+	unsigned int at = 0;
+	json_t *body, *n;
+
+	start();
+	stat_add(&s[0].backend[0].requests[STAT_PATH_RELAY][OUTCOME_OK], 1);
+	stat_add(&s[1].backend[1].requests[STAT_PATH_RELAY][OUTCOME_TRUNCATED], 2);
+	stat_add(&s[0].backend[STAT_NO_BACKEND].requests[STAT_PATH_RELAY][OUTCOME_REFUSED], 4);
+	stat_add(&s[1].backend[1].requests[STAT_PATH_STEER][OUTCOME_OK], 8);
+	stat_add(&s[0].handed_over, 6);
+	stat_add(&s[1].reclaimed, 5);
+	stat_add(&s[0].refused[KVPIN_REFUSED_NO_PIN], 1);
+	stat_add(&s[0].refused[KVPIN_REFUSED_ANSWER_BULK], 3);
+	stat_add(&s[1].refused[KVPIN_REFUSED_RACED], 2);
+	body = ask("GET", "/v1/status", 200);
+	assert_int_equal(num(body, "requests_relay"), 7);
+	assert_int_equal(num(body, "requests_steer"), 8);
+	assert_int_equal(num(body, "path_handed_over"), 6);
+	assert_int_equal(num(body, "path_taken_back"), 5);
+	json_object_foreach(json_object_get(body, "path_refused"), key, n)
+	{
+		assert_string_equal(key, wanted[at]);
+		assert_int_equal(json_integer_value(n), 3 - at++);
+	}
+	assert_int_equal(at, 3);
+	json_decref(body);
+}
+
 static void shows_the_backends(void **state)
 {
 	struct backend *gpu1 = &w.b.backends.slot[1];
@@ -256,9 +295,13 @@ static void shows_the_backends(void **state)
 
 	start();
 	backend_report_failure(&w.b.backends, gpu1, BACKEND_CAUSE_REFUSED, 997500);
-	atomic_store(&gpu1->inflight, 2);
+	gpu1->shared->inflight = 2;
 	stat_add(&w.stats[0].backend[1].requests[STAT_PATH_RELAY][OUTCOME_OK], 30);
 	stat_add(&w.stats[1].backend[1].requests[STAT_PATH_RELAY][OUTCOME_UNREACHABLE], 3);
+	stat_add(&w.stats[1].backend[1].requests[STAT_PATH_STEER][OUTCOME_OK], 7);
+	stat_add(&w.stats[0].backend[1].bytes_up[STAT_PATH_RELAY], 100);
+	stat_add(&w.stats[0].backend[1].bytes_up[STAT_PATH_STEER], 20);
+	stat_add(&w.stats[1].backend[1].bytes_down[STAT_PATH_STEER], 3);
 	pin(1, 1, 999000);
 	body = ask("GET", "/v1/backends", 200);
 	list = json_object_get(body, "backends");
@@ -277,7 +320,11 @@ static void shows_the_backends(void **state)
 	assert_int_equal(num(one, "slots"), 4);
 	assert_int_equal(num(one, "inflight"), 2);
 	assert_int_equal(num(one, "sessions"), 1);
-	assert_int_equal(num(one, "requests"), 33);
+	assert_int_equal(num(one, "requests"), 40);
+	assert_int_equal(num(one, "requests_relay"), 33);
+	assert_int_equal(num(one, "requests_steer"), 7);
+	assert_int_equal(num(one, "bytes_up"), 120);
+	assert_int_equal(num(one, "bytes_down"), 3);
 	assert_true(num(one, "state_for_s") == 2.5);
 	json_decref(body);
 }
@@ -560,6 +607,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(shows_the_status),
+		TEST(the_status_says_what_the_paths_did),
 		TEST(shows_the_backends),
 		TEST(shows_a_session),
 		TEST(sessions_are_limited_and_filtered),

@@ -325,7 +325,7 @@ static void world_begin(uint32_t nr_servers, enum placement placement)
 {
 	uint32_t i;
 
-	backend_table_init(&backends);
+	backend_table_init(&backends, NULL);
 	config_defaults(&config);
 	config.placement = placement;
 	config.nr_backends = nr_servers;
@@ -549,7 +549,7 @@ static void balanced_shares_by_weight(void **state)
 static void the_view_has_every_slot_in_use_and_nothing_else(void **state)
 {
 	world_begin(4, PLACEMENT_BALANCED);
-	backends.slot[3].inflight = 6;
+	backends.slot[3].shared->inflight = 6;
 	backends.slot[3].weight = 9;
 	request(1);
 	world_reload(3);

@@ -215,7 +215,7 @@ static int setup(void **state)
 {
 	memset(&w, 0, sizeof(w));
 	log_setup(getenv("VERBOSE") ? LOG_DEBUG : LOG_ERROR, LOG_LOGFMT);
-	backend_table_init(&w.b.backends);
+	backend_table_init(&w.b.backends, NULL);
 	w.b.sessions = session_table_new(10, 1000, 1);
 	pthread_rwlock_init(&w.lock, NULL);
 	return 0;

@@ -27,6 +27,7 @@ static struct world {
 	struct config c;
 	struct worker_stats stats[WORKERS];
 	struct metrics_base base;
+	struct metrics_kernel kernel; /* what the programs would have counted */
 	pthread_rwlock_t lock;
 } w;
 
@@ -69,7 +70,7 @@ static void config_add(const char *name, const char *address)
 
 static void apply(void)
 {
-	metrics_base_take(&w.base, &w.b);
+	metrics_base_set(&w.base, &w.b, &w.kernel);
 	assert_int_equal(backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 1000), 0);
 }
 
@@ -77,7 +78,7 @@ static int setup(void **state)
 {
 	memset(&w, 0, sizeof(w));
 	config_defaults(&w.c);
-	backend_table_init(&w.b.backends);
+	backend_table_init(&w.b.backends, NULL);
 	w.b.sessions = session_table_new(1000, 60000, 1);
 	w.b.nr_workers = WORKERS;
 	atomic_store(&w.b.config, &w.c);
@@ -98,13 +99,27 @@ static int teardown(void **state)
 /* The page, to be freed. */
 static char *render(void)
 {
+	struct metrics_sum *sum = test_malloc(sizeof(*sum));
 	char *text = NULL;
 	size_t bytes;
 	FILE *out = open_memstream(&text, &bytes);
 
-	assert_int_equal(metrics_render(&w.b, &w.base, out), 0);
+	metrics_sum_of(sum, &w.b, &w.base, &w.kernel);
+	metrics_render(&w.b, sum, out);
+	test_free(sum);
 	assert_int_equal(fclose(out), 0);
 	return text;
+}
+
+static uint64_t requests(uint32_t slot, enum stat_path path)
+{
+	struct metrics_sum *sum = test_malloc(sizeof(*sum));
+	uint64_t n;
+
+	metrics_sum_of(sum, &w.b, &w.base, &w.kernel);
+	n = metrics_requests(sum, slot, path);
+	test_free(sum);
+	return n;
 }
 
 static unsigned int count(const char *text, const char *what)
@@ -155,7 +170,7 @@ static void fill(void)
 	stat_add(&w.stats[1].accept_pauses, 16);
 	atomic_store(&w.b.connections, 17);
 	atomic_store(&w.b.reloads, 18);
-	atomic_store(&w.b.backends.slot[0].inflight, 3);
+	w.b.backends.slot[0].shared->inflight = 3;
 	backend_report_failure(&w.b.backends, &w.b.backends.slot[1], BACKEND_CAUSE_REFUSED, 2000);
 	session_begin(w.b.sessions, 77, 1000, &txn);
 	session_commit(&txn, 0);
@@ -203,6 +218,92 @@ static void sums_all_workers(void **state)
 	free(page);
 }
 
+/* gpu0 has slot 0; relayed and steered requests of it are in fill() and here. */
+static void fill_kernel(void)
+{
+	struct kvpin_counters *k = &w.kernel.backend[0];
+
+	w.kernel.available = true;
+	w.kernel.queued = 4096;
+	w.kernel.refused[KVPIN_REFUSED_NO_PIN] = 20;
+	w.kernel.refused[KVPIN_REFUSED_BUDGET] = 3;
+	k->requests = 500;
+	k->bytes_up = 70000;
+	k->bytes_down = 80000;
+	k->ttft[0] = 400;
+	k->ttft_sum_ns = 1000000000;
+	k->ttft_first[1] = 1; /* over 5 ms */
+	k->ttft_first[KVPIN_HIST_BUCKETS - 1] = 2;
+	k->ttft_first_sum_ns = 250000000000;
+	k->gap[2] = 9; /* over 2 ms */
+	k->gap_sum_ns = 27000000;
+	stat_add(&w.stats[1].refused[KVPIN_REFUSED_BUDGET], 4);
+	stat_add(&w.stats[1].refused[KVPIN_REFUSED_NOT_ESTABLISHED], 5);
+	stat_add(&w.stats[0].handed_over, 30);
+	stat_add(&w.stats[1].handed_over, 1);
+	stat_add(&w.stats[0].reclaimed, 29);
+}
+
+static void the_kernels_counters_are_added(void **state)
+{
+	char *page;
+
+	fill();
+	fill_kernel();
+	page = render();
+#define GPU0 "{backend=\"gpu0\","
+	assert_line(page, "kvpin_requests_total" GPU0 "path=\"steer\",outcome=\"ok\"} 500");
+	assert_line(page, "kvpin_requests_total" GPU0 "path=\"relay\",outcome=\"ok\"} 42");
+	assert_line(page, "kvpin_bytes_total" GPU0 "direction=\"to_server\",path=\"steer\"} 70000");
+	assert_line(page, "kvpin_bytes_total" GPU0 "direction=\"to_client\",path=\"steer\"} 80000");
+	assert_line(page, "kvpin_bytes_total" GPU0 "direction=\"to_server\",path=\"relay\"} 1000");
+	assert_line(page, "kvpin_ttft_seconds_bucket" GPU0 "turn=\"later\",le=\"0.005\"} 400");
+	assert_line(page, "kvpin_ttft_seconds_sum" GPU0 "turn=\"later\"} 1.000000000");
+	/* The workers' 4 ms, 7 ms and 500 s, and the kernel's. */
+	assert_line(page, "kvpin_ttft_seconds_bucket" GPU0 "turn=\"first\",le=\"0.005\"} 1");
+	assert_line(page, "kvpin_ttft_seconds_bucket" GPU0 "turn=\"first\",le=\"0.01\"} 3");
+	assert_line(page, "kvpin_ttft_seconds_bucket" GPU0 "turn=\"first\",le=\"120\"} 3");
+	assert_line(page, "kvpin_ttft_seconds_count" GPU0 "turn=\"first\"} 6");
+	assert_line(page, "kvpin_ttft_seconds_sum" GPU0 "turn=\"first\"} 750.011000000");
+	assert_line(page, "kvpin_token_gap_seconds_bucket" GPU0 "le=\"0.002\"} 0");
+	assert_line(page, "kvpin_token_gap_seconds_bucket" GPU0 "le=\"0.004\"} 9");
+	assert_line(page, "kvpin_token_gap_seconds_count{backend=\"gpu0\"} 10");
+	assert_line(page, "kvpin_token_gap_seconds_sum{backend=\"gpu0\"} 0.057000000");
+	assert_line(page, "kvpin_token_gap_seconds_count{backend=\"gpu1\"} 0");
+	free(page);
+	assert_int_equal(requests(0, STAT_PATH_STEER), 500);
+	assert_int_equal(requests(1, STAT_PATH_STEER), 0);
+}
+
+static void paths_say_what_they_did_not_take(void **state)
+{
+	char *page = render();
+
+#define REFUSED "kvpin_path_refused_total{path=\"steer\",reason="
+	assert_line(page, "kvpin_path_available{path=\"relay\"} 1");
+	assert_line(page, "kvpin_path_available{path=\"steer\"} 0");
+	assert_line(page, "kvpin_path_handovers_total{path=\"steer\",direction=\"over\"} 0");
+	assert_line(page, REFUSED "\"no_pin\"} 0");
+	assert_line(page, "kvpin_steer_queued_bytes 0");
+	assert_int_equal(count(page, REFUSED "\"none\""), 0);
+	free(page);
+	fill_kernel();
+	page = render();
+	assert_line(page, "kvpin_path_available{path=\"relay\"} 1");
+	assert_line(page, "kvpin_path_available{path=\"steer\"} 1");
+	assert_line(page, "kvpin_path_handovers_total{path=\"steer\",direction=\"over\"} 31");
+	assert_line(page, "kvpin_path_handovers_total{path=\"steer\",direction=\"back\"} 29");
+	assert_line(page, REFUSED "\"no_pin\"} 20");
+	assert_line(page, REFUSED "\"budget\"} 7"); /* by the kernel, and by the daemon */
+	assert_line(page, REFUSED "\"not_established\"} 5");
+	assert_line(page, "kvpin_steer_queued_bytes 4096");
+	free(page);
+	w.kernel.queued = -1; /* in the middle of a give and take */
+	page = render();
+	assert_line(page, "kvpin_steer_queued_bytes 0");
+	free(page);
+}
+
 static void histogram_buckets_are_cumulative(void **state)
 {
 	char *page;
@@ -231,6 +332,9 @@ static void every_series_is_there_from_the_start(void **state)
 	assert_int_equal(count(page, "kvpin_token_gap_seconds_count{"), 2);
 	assert_int_equal(count(page, "kvpin_http_errors_total{"), KVPIN_HTTP_NR - 1);
 	assert_int_equal(count(page, "kvpin_session_moves_total{"), 3);
+	assert_int_equal(count(page, "kvpin_path_refused_total{"), KVPIN_REFUSED_NR - 1);
+	assert_int_equal(count(page, "kvpin_path_available{"), STAT_PATH_NR);
+	assert_int_equal(count(page, "kvpin_path_handovers_total{"), 2);
 	while ((line = strsep(&rest, "\n")))
 		if (!strncmp(line, "kvpin_requests_total", 20) || strstr(line, "_bucket"))
 			assert_string_equal(strrchr(line, ' '), " 0");
@@ -271,22 +375,35 @@ static void a_server_at_a_new_address_has_one_series(void **state)
 static void a_slot_given_away_starts_at_zero(void **state)
 {
 	struct backend_stats *s = &w.stats[0].backend[1];
+	struct kvpin_counters *k = &w.kernel.backend[1];
 	char *page;
 
 	stat_add(&s->requests[STAT_PATH_RELAY][OUTCOME_OK], 1000);
 	hist_add(&s->token_gap, &hist_token_gap_bounds, 1);
+	k->requests = 2000;
+	k->bytes_down = 3000;
+	k->ttft[3] = 2000;
+	k->ttft_sum_ns = 1;
 	w.c.nr_backends = 1;
 	apply();
-	assert_int_equal(metrics_requests(&w.base, &w.b, 1), 1000); /* still gpu1's */
+	assert_int_equal(requests(1, STAT_PATH_STEER), 2000);
+	assert_int_equal(requests(1, STAT_PATH_RELAY), 1000); /* still gpu1's */
 	config_add("gpu9", "127.0.0.1:8089");
 	apply();
 	assert_string_equal(w.b.backends.slot[1].name, "gpu9");
 	stat_add(&s->requests[STAT_PATH_RELAY][OUTCOME_OK], 1);
+	k->requests += 5;
+	k->ttft[4]++;
 	page = render();
 	assert_line(page, "kvpin_requests_total{backend=\"gpu9\",path=\"relay\",outcome=\"ok\"} 1");
+	assert_line(page, "kvpin_requests_total{backend=\"gpu9\",path=\"steer\",outcome=\"ok\"} 5");
+	assert_line(page, "kvpin_bytes_total{backend=\"gpu9\",direction=\"to_client\","
+			  "path=\"steer\"} 0");
+	assert_line(page, "kvpin_ttft_seconds_count{backend=\"gpu9\",turn=\"later\"} 1");
+	assert_line(page, "kvpin_ttft_seconds_sum{backend=\"gpu9\",turn=\"later\"} 0.000000000");
 	assert_line(page, "kvpin_token_gap_seconds_count{backend=\"gpu9\"} 0");
 	assert_line(page, "kvpin_token_gap_seconds_sum{backend=\"gpu9\"} 0.000000000");
-	assert_int_equal(metrics_requests(&w.base, &w.b, 1), 1);
+	assert_int_equal(requests(1, STAT_PATH_RELAY), 1);
 	free(page);
 }
 
@@ -313,12 +430,28 @@ static void label_values_are_escaped(void **state)
 	free(page);
 }
 
+/* As the daemon does it, with nothing to read. */
+static void without_the_kernel_there_is_only_the_relay(void **state)
+{
+	struct metrics_sum *sum;
+
+	fill();
+	metrics_base_take(&w.base, &w.b);
+	assert_int_equal(metrics_sum_new(&sum, &w.b, &w.base), 0);
+	assert_false(sum->steer);
+	assert_int_equal(sum->nr_configured, 2);
+	assert_int_equal(metrics_requests(sum, 0, STAT_PATH_RELAY), 43);
+	assert_int_equal(metrics_requests(sum, 0, STAT_PATH_STEER), 0);
+	free(sum);
+}
+
 /* promtool does not look for that; Prometheus refuses the whole page. */
 static void no_series_is_there_twice(void **state)
 {
 	char *page, *copy, *line, *rest, needle[512];
 
 	fill();
+	fill_kernel();
 	page = render();
 	rest = copy = strdup(page);
 	while ((line = strsep(&rest, "\n"))) {
@@ -334,6 +467,7 @@ static void no_series_is_there_twice(void **state)
 static void promtool_accepts_the_page(void **state)
 {
 	char path[] = "/tmp/kvpin-test-metrics.XXXXXX", command[128];
+	char *page;
 	FILE *out;
 	int fd, rc;
 
@@ -342,12 +476,15 @@ static void promtool_accepts_the_page(void **state)
 		skip();
 	}
 	fill();
+	fill_kernel();
 	config_add("a\"b\\c\nd", "[::1]:8083");
 	apply();
 	fd = mkstemp(path);
 	out = fdopen(fd, "w");
 	assert_non_null(out);
-	assert_int_equal(metrics_render(&w.b, &w.base, out), 0);
+	page = render();
+	fputs(page, out);
+	free(page);
 	metrics_render_process(out);
 	assert_int_equal(fclose(out), 0);
 	snprintf(command, sizeof(command), "promtool check metrics <%s", path);
@@ -551,6 +688,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(sums_all_workers),
+		TEST(the_kernels_counters_are_added),
+		TEST(paths_say_what_they_did_not_take),
 		TEST(histogram_buckets_are_cumulative),
 		TEST(every_series_is_there_from_the_start),
 		TEST(a_removed_servers_series_end),
@@ -558,6 +697,7 @@ int main(void)
 		TEST(a_slot_given_away_starts_at_zero),
 		TEST(a_reload_keeps_the_counters_of_who_stays),
 		TEST(label_values_are_escaped),
+		TEST(without_the_kernel_there_is_only_the_relay),
 		TEST(no_series_is_there_twice),
 		TEST(promtool_accepts_the_page),
 		TEST(serves_metrics_and_probes),

@@ -17,6 +17,7 @@ static int cmd_help(const struct cli_command *self, int argc, char **argv);
 static const struct cli_command commands[] = {
 	{"run", "[--config FILE] [FLAGS]", "balance until SIGTERM", cmd_run},
 	{"check", "[FILE] [--json] [FLAGS]", "check a configuration without running it", cmd_check},
+	{"doctor", "[--json]", "what this kernel and these privileges allow", cmd_doctor},
 	{"status", "[--json] [--control PATH]", "how the running kvpin does", cmd_status},
 	{"backends", "[--json] [--control PATH]", "the servers, their state and load",
 	 cmd_backends},

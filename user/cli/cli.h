@@ -29,6 +29,8 @@ void cli_synopsis(const struct cli_command *command);
 int cmd_run(const struct cli_command *self, int argc, char **argv);
 /* user/cli/cmd_check.c */
 int cmd_check(const struct cli_command *self, int argc, char **argv);
+/* user/cli/cmd_doctor.c */
+int cmd_doctor(const struct cli_command *self, int argc, char **argv);
 /* user/cli/cmd_control.c */
 int cmd_status(const struct cli_command *self, int argc, char **argv);
 int cmd_backends(const struct cli_command *self, int argc, char **argv);

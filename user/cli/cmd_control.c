@@ -171,9 +171,16 @@ static void print_status(const json_t *answer)
 		{"draining", "draining", TABLE_TEXT, NULL},
 		{"listen", "listen", TABLE_TEXT, NULL},
 		{"path", "path", TABLE_TEXT, NULL},
+		{"path in use", "path_in_use", TABLE_TEXT, NULL},
 		{"workers", "workers", TABLE_NUMBER, NULL},
 		{"connections", "connections", TABLE_NUMBER, NULL},
 		{"sessions", "sessions", TABLE_NUMBER, NULL},
+		{"requests relayed", "requests_relay", TABLE_NUMBER, NULL},
+		{"requests steered", "requests_steer", TABLE_NUMBER, NULL},
+		{"handed over", "path_handed_over", TABLE_NUMBER, NULL},
+		{"taken back", "path_taken_back", TABLE_NUMBER, NULL},
+		{"not steered", "path_refused", TABLE_TEXT, NULL},
+		{"queued", "steer_queued_bytes", TABLE_BYTES, NULL},
 		{"reloads", "config_reloads", TABLE_NUMBER, NULL},
 	};
 
@@ -197,6 +204,9 @@ static void print_backends(const json_t *answer)
 		{"WEIGHT", "weight", TABLE_NUMBER, NULL},
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
+		{"STEERED", "requests_steer", TABLE_NUMBER, NULL},
+		{"UP", "bytes_up", TABLE_BYTES, NULL},
+		{"DOWN", "bytes_down", TABLE_BYTES, NULL},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
 

@@ -48,6 +48,40 @@ static void format_array(const json_t *value, char *cell)
 	}
 }
 
+static void format_bytes(double n, char *cell)
+{
+	static const char *const units[] = {"B", "KB", "MB", "GB", "TB", "PB"};
+	unsigned int i = 0;
+
+	/* 999.95 would round to four digits. */
+	for (; n >= (i ? 999.95 : 1000) && i + 1 < sizeof(units) / sizeof(units[0]); i++)
+		n /= 1000;
+	snprintf(cell, CELL_MAX, "%.*f %s", i ? 1 : 0, n, units[i]);
+}
+
+/* Numbers by name, in the order they came; what does not fit is left out whole. */
+static void format_object(const json_t *value, char *cell)
+{
+	const char *key;
+	json_t *entry;
+	int at = 0, n;
+
+	cell[0] = '\0';
+	json_object_foreach((json_t *)value, key, entry)
+	{
+		char one[CELL_MAX];
+
+		n = snprintf(one, sizeof(one), "%s%s %" JSON_INTEGER_FORMAT, at ? ", " : "", key,
+			     json_integer_value(entry));
+		if (at + n > CELL_MAX - (int)sizeof(", ...")) {
+			strcpy(cell + at, at ? ", ..." : "...");
+			return;
+		}
+		strcpy(cell + at, one);
+		at += n;
+	}
+}
+
 static const char *format_cell(const struct table_column *column, const json_t *row, char *cell)
 {
 	const json_t *value = json_object_get(row, column->key);
@@ -59,6 +93,8 @@ static const char *format_cell(const struct table_column *column, const json_t *
 		format_seconds(json_number_value(value) > 0 ? (uint64_t)json_number_value(value)
 							    : 0,
 			       cell);
+	else if (json_is_number(value) && column->format == TABLE_BYTES)
+		format_bytes(json_number_value(value), cell);
 	else if (json_is_integer(value))
 		snprintf(cell, CELL_MAX, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	else if (json_is_real(value))
@@ -67,6 +103,8 @@ static const char *format_cell(const struct table_column *column, const json_t *
 		strcpy(cell, json_is_true(value) ? "yes" : "no");
 	else if (json_is_array(value))
 		format_array(value, cell);
+	else if (json_is_object(value))
+		format_object(value, cell);
 	if (!cell[0] || (column->empty && !strcmp(cell, column->empty)))
 		strcpy(cell, "-");
 	return cell;

@@ -11,6 +11,7 @@ enum table_format {
 	TABLE_TEXT,
 	TABLE_NUMBER,  /* right-aligned */
 	TABLE_SECONDS, /* "5m03s" */
+	TABLE_BYTES,   /* "1.5 MB" */
 	TABLE_FORMAT_NR
 };
 
@@ -24,7 +25,8 @@ struct table_column {
 /** table_print() - a title line and one line per object of the array @rows, on stdout */
 void table_print(const struct table_column *columns, unsigned int nr, const json_t *rows);
 
-/** table_print_fields() - one object, a line per field */
+/** table_print_fields() - one object, a line per field; a member that is an object itself prints as
+ * "name 1, other 2" */
 void table_print_fields(const struct table_column *columns, unsigned int nr, const json_t *object);
 
 #endif

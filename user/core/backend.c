@@ -38,18 +38,48 @@ const char *const backend_cause_names[BACKEND_CAUSE_NR] = {
 	[BACKEND_CAUSE_CHECK] = "check",
 };
 
-void backend_table_init(struct backend_table *t)
+_Static_assert((int)BACKEND_UP == KVPIN_BACKEND_UP, "the kernel steers to these");
+
+void backend_table_init(struct backend_table *t, struct kvpin_backend *shared)
 {
 	uint32_t i;
 
 	memset(t, 0, sizeof(*t));
-	for (i = 0; i < BACKENDS_MAX; i++)
+	t->shared = shared ? shared : t->own;
+	for (i = 0; i < BACKENDS_MAX; i++) {
 		t->slot[i].id = i;
+		t->slot[i].shared = &t->shared[i];
+	}
 }
 
 static uint32_t state_get(const struct backend *b)
 {
 	return atomic_load_explicit(&b->state, memory_order_acquire);
+}
+
+/* Let the kernel see the state. Two threads may change it at once: the last look counts. */
+static void state_share(struct backend *b)
+{
+	uint32_t state;
+
+	do {
+		state = state_get(b);
+		__atomic_store_n(&b->shared->state, state, __ATOMIC_SEQ_CST);
+	} while (state_get(b) != state);
+}
+
+static void state_set(struct backend *b, uint32_t state)
+{
+	atomic_store_explicit(&b->state, state, memory_order_release);
+	state_share(b);
+}
+
+static bool state_change(struct backend *b, uint32_t from, uint32_t to)
+{
+	if (!atomic_compare_exchange_strong(&b->state, &from, to))
+		return false;
+	state_share(b);
+	return true;
 }
 
 static bool backend_configured(const struct backend *b)
@@ -58,6 +88,8 @@ static bool backend_configured(const struct backend *b)
 
 	return state == BACKEND_UP || state == BACKEND_DOWN;
 }
+
+_Static_assert(ADDR_TEXT_MAX <= KVPIN_BACKEND_ADDR_MAX, "addr_format() writes there");
 
 static bool backend_is(const struct backend *b, const struct backend_config *bc)
 {
@@ -101,10 +133,12 @@ static void backend_settle(struct backend *b, const struct backend_config *bc, u
 {
 	b->weight = bc->weight;
 	b->slots = bc->slots;
+	b->shared->weight = bc->weight;
+	b->shared->slots = bc->slots;
 	if (backend_configured(b))
 		return;
 	backend_forget(b, now_ms);
-	atomic_store_explicit(&b->state, BACKEND_UP, memory_order_release);
+	state_set(b, BACKEND_UP);
 }
 
 static struct backend *slot_take(struct backend_table *t, const struct backend_config *bc)
@@ -116,6 +150,9 @@ static struct backend *slot_take(struct backend_table *t, const struct backend_c
 	memcpy(b->name, bc->name, sizeof(b->name));
 	b->name_hash = XXH64(bc->name, strlen(bc->name), 0);
 	b->addr = bc->addr;
+	memcpy(b->shared->name, b->name, sizeof(b->name));
+	addr_format(&b->addr, b->shared->address);
+	b->shared->epoch++;
 	if (b->id >= t->nr)
 		atomic_store_explicit(&t->nr, b->id + 1, memory_order_release);
 	return b;
@@ -123,7 +160,7 @@ static struct backend *slot_take(struct backend_table *t, const struct backend_c
 
 static void backend_remove(struct backend *b, uint64_t now_ms)
 {
-	atomic_store_explicit(&b->state, BACKEND_REMOVED, memory_order_release);
+	state_set(b, BACKEND_REMOVED);
 	b->changed_ms = now_ms;
 }
 
@@ -134,9 +171,10 @@ uint32_t backend_table_reap(struct backend_table *t, const struct session_table 
 	for (i = 0; i < t->nr; i++) {
 		struct backend *b = &t->slot[i];
 
-		if (state_get(b) != BACKEND_REMOVED || b->inflight || session_count(sessions, i))
+		if (state_get(b) != BACKEND_REMOVED || backend_inflight(b) ||
+		    session_count(sessions, i))
 			continue;
-		atomic_store_explicit(&b->state, BACKEND_FREE, memory_order_release);
+		state_set(b, BACKEND_FREE);
 		freed++;
 	}
 	return freed;
@@ -193,12 +231,10 @@ struct backend *backend_find(struct backend_table *t, const char *name)
 
 static bool backend_go_down(struct backend *b, enum backend_cause cause, uint64_t now_ms)
 {
-	uint32_t up = BACKEND_UP;
-
 	/* Before the state: a checker that sees DOWN counts good results from here on. */
 	b->good = 0;
 	b->bad = 0;
-	if (!atomic_compare_exchange_strong(&b->state, &up, BACKEND_DOWN))
+	if (!state_change(b, BACKEND_UP, BACKEND_DOWN))
 		return false;
 	b->cause = cause;
 	b->changed_ms = now_ms;
@@ -207,10 +243,8 @@ static bool backend_go_down(struct backend *b, enum backend_cause cause, uint64_
 
 static bool backend_go_up(struct backend *b, uint64_t now_ms)
 {
-	uint32_t down = BACKEND_DOWN;
-
 	b->resets = 0;
-	if (!atomic_compare_exchange_strong(&b->state, &down, BACKEND_UP))
+	if (!state_change(b, BACKEND_DOWN, BACKEND_UP))
 		return false;
 	b->cause = BACKEND_CAUSE_NONE;
 	b->changed_ms = now_ms;

@@ -16,6 +16,10 @@
 #include <stdint.h>
 
 #include "core/config.h"
+#include "kvpin_abi.h"
+
+_Static_assert(BACKENDS_MAX == KVPIN_BACKENDS_MAX, "a slot is the same for the kernel");
+_Static_assert(BACKEND_NAME_MAX == KVPIN_BACKEND_NAME_MAX, "and so is its name");
 
 enum backend_state {
 	BACKEND_FREE,	 /* slot not in use */
@@ -47,7 +51,7 @@ struct backend {
 	_Atomic uint32_t cause; /* enum backend_cause, while down */
 	_Atomic uint32_t weight;
 	_Atomic uint32_t slots;
-	_Atomic uint32_t inflight;
+	struct kvpin_backend *shared; /* in flight, and a copy of the rest for the kernel */
 	_Atomic uint32_t resets;     /* consecutive BACKEND_CAUSE_RESET reports */
 	_Atomic uint64_t retry_ms;   /* without active checks: when it may be tried again */
 	_Atomic uint64_t changed_ms; /* last change of state */
@@ -60,14 +64,32 @@ struct backend_table {
 	_Atomic uint32_t nr;	  /* slots 0 to nr - 1 were ever used */
 	_Atomic uint32_t checked; /* active checks decide who comes back */
 	_Atomic uint32_t fall;	  /* consecutive resets that take a server down */
+	struct kvpin_backend *shared;
+	struct kvpin_backend own[BACKENDS_MAX]; /* where no kernel path shares it */
 };
+
+/** backend_inflight() - requests dispatched and not yet answered, on all paths; any thread */
+static inline uint32_t backend_inflight(const struct backend *b)
+{
+	return __atomic_load_n(&b->shared->inflight, __ATOMIC_RELAXED);
+}
+
+/** backend_inflight_add() - @n is 1 or -1; any thread */
+static inline void backend_inflight_add(struct backend *b, int n)
+{
+	__atomic_fetch_add(&b->shared->inflight, n, __ATOMIC_RELAXED);
+}
 
 struct session_table;
 
 /* In the functions below: t is the table, b one of its servers, now_ms the monotonic time. */
 
-/** backend_table_init() - an empty table; @t owned by the caller */
-void backend_table_init(struct backend_table *t);
+/**
+ * backend_table_init() - an empty table; @t owned by the caller
+ * @shared: BACKENDS_MAX zeroed entries of a map that the kernel reads, alive as long as the table;
+ *          NULL: none
+ */
+void backend_table_init(struct backend_table *t, struct kvpin_backend *shared);
 
 /**
  * backend_table_apply() - make the table mirror a configuration

@@ -19,6 +19,7 @@
 #define HOUR_MS	  (60 * MINUTE_MS)
 #define DAY_MS	  (24 * HOUR_MS)
 #define KIB	  1024
+#define MIB	  (1024 * KIB)
 
 /* Longer than any engine keeps a cache. */
 #define TTL_MAX_MS (30ULL * DAY_MS)
@@ -30,6 +31,7 @@
 const char *const path_mode_names[PATH_MODE_NR] = {
 	[PATH_AUTO] = "auto",
 	[PATH_RELAY] = "relay",
+	[PATH_STEER] = "steer",
 };
 
 const char *const placement_names[PLACEMENT_NR] = {
@@ -71,6 +73,10 @@ static const struct bound bounds[] = {
 	BOUND("limits.fields", limit.head_fields, "", 1, KVPIN_HEAD_FIELDS_MAX),
 	BOUND("limits.hold", limit.hold_bytes, " bytes", 0, HOLD_BYTES_MAX),
 	BOUND("limits.connections", limit.connections, "", 1, CONNECTIONS_MAX),
+	BOUND("steer.budget", steer.budget_bytes, " bytes", 4 * KIB, 16 * MIB),
+	BOUND("steer.budget_all", steer.budget_all_bytes, " bytes", 4 * KIB, 1024 * MIB),
+	BOUND("steer.holds", steer.holds, "", 1, 65536),
+	BOUND("steer.ring", steer.ring_bytes, " bytes", 4 * KIB, 64 * MIB),
 };
 
 /* Where a message goes. */
@@ -103,6 +109,7 @@ void config_defaults(struct config *c)
 	c->placement = PLACEMENT_BALANCED;
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
+	strcpy(c->session_state, "auto");
 	strcpy(c->health.path, "/health");
 	c->health.interval_ms = 2 * SECOND_MS;
 	c->health.timeout_ms = SECOND_MS;
@@ -125,6 +132,11 @@ void config_defaults(struct config *c)
 	c->metrics.in4.sin_port = htons(9464);
 	c->metrics.in4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	strcpy(c->control, "/run/kvpin/control.sock");
+	strcpy(c->steer.pin, "/sys/fs/bpf/kvpin");
+	c->steer.budget_bytes = 256 * KIB;
+	c->steer.budget_all_bytes = 64 * MIB;
+	c->steer.holds = 256;
+	c->steer.ring_bytes = 1 * MIB;
 	c->log.level = LOG_INFO;
 	c->log.format = LOG_LOGFMT;
 }
@@ -156,7 +168,7 @@ static int check_bounds(const struct config *c, const struct complaint *to)
 static int check_choices(const struct config *c, const struct complaint *to)
 {
 	if ((unsigned int)c->path >= PATH_MODE_NR)
-		return refuse(to, "path is unknown; use auto or relay");
+		return refuse(to, "path is unknown; use auto, relay or steer");
 	if ((unsigned int)c->placement >= PLACEMENT_NR)
 		return refuse(to, "placement is unknown; use balanced, hash, least-inflight or "
 				  "round-robin");
@@ -345,6 +357,32 @@ static int derive_names(struct config *c, const struct complaint *to)
 	return 0;
 }
 
+/* Beside the control socket, under a name that goes with its own: two kvpins on a host have two
+ * sockets, and must not write each other's pins. */
+static void derive_state(struct config *c)
+{
+	const char *slash = strrchr(c->control, '/');
+	const char *name = slash ? slash + 1 : c->control;
+	int dir = (int)(name - c->control), len = (int)strlen(name);
+
+	if (strcmp(c->session_state, "auto"))
+		return;
+	if (!c->control[0])
+		strcpy(c->session_state, "off");
+	else if (!strcmp(name, "control.sock"))
+		snprintf(c->session_state, sizeof(c->session_state), "%.*ssessions.state", dir,
+			 c->control);
+	else
+		snprintf(c->session_state, sizeof(c->session_state), "%.*s%.*s.sessions.state", dir,
+			 c->control, len > 5 && !strcmp(name + len - 5, ".sock") ? len - 5 : len,
+			 name);
+}
+
+const char *config_session_state(const struct config *c)
+{
+	return strcmp(c->session_state, "off") ? c->session_state : NULL;
+}
+
 int config_finish(struct config *c, char *why, unsigned int why_bytes)
 {
 	const struct complaint to = {.why = why, .bytes = why_bytes};
@@ -352,6 +390,20 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 	if (!text_ends(c->control, sizeof(c->control)))
 		return refuse(&to, "control is too long; at most %d characters",
 			      CONTROL_PATH_MAX - 1);
+	if (!text_ends(c->session_state, sizeof(c->session_state)) || !c->session_state[0])
+		return refuse(&to,
+			      "sessions.state is not a path of at most %d characters; write one, "
+			      "auto or off",
+			      STATE_PATH_MAX - 1);
+	derive_state(c);
+	if (!text_ends(c->steer.pin, sizeof(c->steer.pin)) || c->steer.pin[0] != '/')
+		return refuse(&to,
+			      "steer.pin is not an absolute path of at most %d characters; write "
+			      "one such as /sys/fs/bpf/kvpin",
+			      STATE_PATH_MAX - 1);
+	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
+		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
+			      c->steer.ring_bytes);
 	if (check_choices(c, &to) || check_bounds(c, &to) || check_listen(c, &to) ||
 	    check_backends(c, &to) || check_health(c, &to))
 		return -EINVAL;

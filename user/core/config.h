@@ -25,10 +25,13 @@
 #define HOLD_BYTES_MAX	  (896 * 1024)
 #define HEALTH_PATH_MAX	  128
 #define CONTROL_PATH_MAX  108 /* sun_path */
+#define USER_NAME_MAX	  33
+#define STATE_PATH_MAX	  256
 
 enum path_mode {
 	PATH_AUTO, /* the best that this kernel and these privileges allow, per exchange */
 	PATH_RELAY,
+	PATH_STEER,
 	PATH_MODE_NR
 };
 
@@ -61,6 +64,9 @@ struct config {
 	enum placement placement;
 	uint64_t session_ttl_ms;
 	uint32_t session_max;
+	/* Where pins outlive a restart, or "off"; "auto" until config_finish() has made it one of
+	 * these. */
+	char session_state[STATE_PATH_MAX];
 
 	unsigned int nr_backends;
 	struct backend_config backend[BACKENDS_MAX];
@@ -91,9 +97,18 @@ struct config {
 
 	bool forwarded_for; /* append X-Forwarded-For */
 
+	struct {
+		char pin[STATE_PATH_MAX]; /* directory of the pinned maps */
+		uint32_t budget_bytes;	  /* queued by the kernel towards one client */
+		uint32_t budget_all_bytes;
+		uint32_t holds;	     /* steered requests whose answer has not begun */
+		uint32_t ring_bytes; /* of each worker's events; a power of two */
+	} steer;
+
 	bool has_metrics;
 	struct addr metrics;
 	char control[CONTROL_PATH_MAX]; /* empty: none */
+	char user[USER_NAME_MAX];	/* who to be after the start; empty: no change */
 
 	struct {
 		enum log_level level;
@@ -123,6 +138,9 @@ static inline bool config_checks(const struct config *c)
 {
 	return c->health.path[0] && c->health.interval_ms;
 }
+
+/** config_session_state() - the file for the pins of a finished configuration, or NULL */
+const char *config_session_state(const struct config *c);
 
 /* Names as the configuration and the metrics write them. */
 extern const char *const path_mode_names[PATH_MODE_NR];

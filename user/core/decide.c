@@ -42,7 +42,7 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 			v->state = BACKEND_UP;
 		v->id = i;
 		v->weight = atomic_load_explicit(&b->weight, memory_order_relaxed);
-		v->inflight = atomic_load_explicit(&b->inflight, memory_order_relaxed);
+		v->inflight = backend_inflight(b);
 		v->sessions = session_count(sessions, i);
 		/* Of a removed one it is not needed, and its slot may just be given away. */
 		v->name_hash = v->state == BACKEND_REMOVED ? 0 : b->name_hash;

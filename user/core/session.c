@@ -8,7 +8,12 @@
  * little before the table does: evictions begin at about 95 % of the cap (SHARD_ENTRIES_MIN is
  * what keeps it that close). A table below twice that number has one shard and an exact cap.
  *
- * Never reads a clock, never allocates after session_table_new().
+ * With a mirror an entry's last use may be later than it says, and the ring's order with it. What
+ * comes up at the old end is asked for first: if it was used, it is corrected and goes to the new
+ * end, and that counts as work like a removal.
+ *
+ * Never reads a clock, never allocates after session_table_new() but to sort. Longer than other
+ * files, because all of it keeps the same few invariants of a shard under its lock.
  */
 #include "core/session.h"
 
@@ -23,10 +28,14 @@
 #define SHARD_ENTRIES_MIN 4096
 /* Old pins that an insert removes at most: one keeps the number level, two make it shrink. */
 #define TRIM_PER_INSERT 2
+/* Old pins that an insert asks the mirror about at most, in search of one that was not used: each
+ * is a system call under the lock. */
+#define LOOKS_PER_INSERT 8
 /* Pins looked at by sweep and list under one hold of a lock: some tens of microseconds. */
-#define SWEEP_PER_LOCK 64
-#define LIST_PER_LOCK  1024
-#define CACHE_LINE     64
+#define SWEEP_PER_LOCK	       64
+#define LIST_PER_LOCK	       1024
+#define LIST_PER_LOCK_MIRRORED 64
+#define CACHE_LINE	       64
 
 struct entry {
 	struct session session; /* backend is SESSION_NO_BACKEND while the entry is free */
@@ -46,7 +55,8 @@ struct shard {
 } __attribute__((aligned(CACHE_LINE)));
 
 struct session_table {
-	uint64_t multiplier; /* odd, secret */
+	uint64_t multiplier;	      /* odd, secret */
+	struct session_mirror mirror; /* get is NULL: none */
 	uint32_t shard_bits, bucket_bits;
 	_Atomic uint64_t ttl_ms;
 	_Atomic uint64_t evicted;
@@ -143,6 +153,7 @@ struct session_table *session_table_new(uint32_t max, uint64_t ttl_ms, uint64_t 
 	if (!t)
 		return NULL;
 	t->multiplier = secret_multiplier(secret);
+	t->mirror = (struct session_mirror){0};
 	t->shard_bits = bits;
 	t->bucket_bits = bucket_bits_for(cap_share(max, nr, 0));
 	atomic_init(&t->ttl_ms, ttl_ms);
@@ -174,6 +185,11 @@ void session_table_free(struct session_table *t)
 	free(t);
 }
 
+void session_table_mirror(struct session_table *t, const struct session_mirror *m)
+{
+	t->mirror = m ? *m : (struct session_mirror){0};
+}
+
 uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t ttl_ms)
 {
 	uint32_t nr = 1U << t->shard_bits, total = 0, i;
@@ -191,13 +207,11 @@ uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t tt
 	return total;
 }
 
-/* Workers' clocks may be some milliseconds apart: an entry "of the future" is fresh. */
-static bool entry_expired(const struct session_table *t, const struct entry *e, uint64_t now_ms)
+/* Workers' clocks may be some milliseconds apart: a pin "of the future" is fresh. */
+static bool pin_expired(const struct session_table *t, const struct session *s, uint64_t now_ms)
 {
-	uint64_t last_ms = e->session.last_used_ms;
-
-	return now_ms > last_ms &&
-	       now_ms - last_ms > atomic_load_explicit(&t->ttl_ms, memory_order_relaxed);
+	return now_ms > s->last_used_ms &&
+	       now_ms - s->last_used_ms > atomic_load_explicit(&t->ttl_ms, memory_order_relaxed);
 }
 
 static void ring_unlink(struct shard *sh, uint32_t i)
@@ -217,6 +231,37 @@ static void ring_push(struct shard *sh, uint32_t i)
 	e->older = head->older;
 	sh->entry[head->older].newer = i;
 	head->older = i;
+}
+
+/* Takes over what the mirror knows better. Its server is not: the table decides that one. Returns
+ * true when the pin was used later than recorded. */
+static bool mirror_merge(const struct session_table *t, struct session *s)
+{
+	struct session seen;
+
+	if (!t->mirror.get || !t->mirror.get(t->mirror.arg, s->id, &seen))
+		return false;
+	if (seen.turns > s->turns)
+		s->turns = seen.turns;
+	if (seen.last_used_ms <= s->last_used_ms)
+		return false;
+	s->last_used_ms = seen.last_used_ms;
+	return true;
+}
+
+static bool entry_merge(const struct session_table *t, struct shard *sh, uint32_t i)
+{
+	if (!mirror_merge(t, &sh->entry[i].session))
+		return false;
+	ring_unlink(sh, i);
+	ring_push(sh, i);
+	return true;
+}
+
+static void mirror_put(const struct session_table *t, const struct session *s)
+{
+	if (t->mirror.put)
+		t->mirror.put(t->mirror.arg, s);
 }
 
 static void live_add(struct session_table *t, uint32_t backend)
@@ -243,6 +288,8 @@ static void entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
 	struct entry *e = &sh->entry[i];
 	uint32_t *link = mix_bucket(t, sh, id_mix(t, e->session.id));
 
+	if (t->mirror.del)
+		t->mirror.del(t->mirror.arg, e->session.id);
 	while (*link != i)
 		link = &sh->entry[*link].chain;
 	*link = e->chain;
@@ -255,23 +302,57 @@ static void entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
 	sh->count--;
 }
 
-/* From the longest unused on: what expired goes, and what is over @keep. */
-static uint32_t shard_trim(struct session_table *t, struct shard *sh, uint64_t now_ms,
-			   uint32_t keep, uint32_t budget)
+/* What one call of shard_trim() may do, and did. */
+struct trim {
+	uint32_t keep;	/* pins over this number go too */
+	uint32_t most;	/* pins removed at most */
+	uint32_t looks; /* pins removed or kept alive by the mirror at most; at least most */
+	uint32_t gone, looked;
+};
+
+/* Removes a pin that expired or has to make room. */
+static void entry_drop(struct session_table *t, struct shard *sh, uint32_t i, uint64_t now_ms)
 {
-	uint32_t gone;
+	if (!pin_expired(t, &sh->entry[i].session, now_ms))
+		atomic_fetch_add_explicit(&t->evicted, 1, memory_order_relaxed);
+	entry_remove(t, sh, i);
+}
 
-	for (gone = 0; gone < budget && sh->count; gone++) {
+/*
+ * From the longest unused on: what expired goes, and what is over the number to keep. When the
+ * mirror kept all of them alive and there are still too many, the longest unused of those looked
+ * at goes: a full shard has room afterwards.
+ */
+static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_ms,
+		       struct trim *trim)
+{
+	uint64_t victim_ms = UINT64_MAX;
+	uint32_t victim = 0, first = 0;
+
+	while (trim->gone < trim->most && trim->looked < trim->looks && sh->count) {
 		uint32_t oldest = sh->entry[0].newer;
+		const struct session *s = &sh->entry[oldest].session;
 
-		if (!entry_expired(t, &sh->entry[oldest], now_ms)) {
-			if (sh->count <= keep)
-				break;
-			atomic_fetch_add_explicit(&t->evicted, 1, memory_order_relaxed);
+		if (sh->count <= trim->keep && !pin_expired(t, s, now_ms))
+			return;
+		if (oldest == first)
+			break; /* the whole ring was used */
+		trim->looked++;
+		if (entry_merge(t, sh, oldest) && !pin_expired(t, s, now_ms)) {
+			if (s->last_used_ms < victim_ms) {
+				victim_ms = s->last_used_ms;
+				victim = oldest;
+			}
+			first = first ? first : oldest;
+			continue;
 		}
-		entry_remove(t, sh, oldest);
+		entry_drop(t, sh, oldest, now_ms);
+		trim->gone++;
 	}
-	return gone;
+	if (victim && !trim->gone && sh->count > trim->keep) {
+		entry_drop(t, sh, victim, now_ms);
+		trim->gone++;
+	}
 }
 
 /* The caller made room: count < cap <= room. */
@@ -301,9 +382,12 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 
 	pthread_mutex_lock(&sh->lock);
 	i = entry_find(t, sh, id);
-	if (i && entry_expired(t, &sh->entry[i], now_ms)) {
-		entry_remove(t, sh, i);
-		i = 0;
+	if (i) {
+		entry_merge(t, sh, i);
+		if (pin_expired(t, &sh->entry[i].session, now_ms)) {
+			entry_remove(t, sh, i);
+			i = 0;
+		}
 	}
 	txn->table = t;
 	txn->shard = at;
@@ -341,8 +425,11 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 
 	assert(backend < BACKENDS_MAX);
 	if (txn->entry) {
+		struct session *s = &sh->entry[txn->entry].session;
+
 		entry_touch(t, sh, txn->entry, backend, txn->now_ms);
-		sh->entry[txn->entry].session.turns += !txn->again;
+		s->turns += !txn->again;
+		mirror_put(t, s);
 	} else {
 		struct session s = {
 			.id = txn->session.id,
@@ -351,9 +438,15 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 			.backend = backend,
 			.turns = 1,
 		};
+		struct trim trim = {
+			.keep = sh->cap - 1,
+			.most = TRIM_PER_INSERT,
+			.looks = LOOKS_PER_INSERT,
+		};
 
-		shard_trim(t, sh, txn->now_ms, sh->cap - 1, TRIM_PER_INSERT);
+		shard_trim(t, sh, txn->now_ms, &trim);
 		entry_insert(t, sh, &s);
+		mirror_put(t, &s);
 	}
 	pthread_mutex_unlock(&sh->lock);
 }
@@ -361,6 +454,49 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 void session_abort(struct session_txn *txn)
 {
 	pthread_mutex_unlock(&txn->table->shard[txn->shard].lock);
+}
+
+bool session_adopt(struct session_table *t, const struct session *s)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
+	bool taken = false;
+
+	if (s->backend >= BACKENDS_MAX)
+		return false;
+	pthread_mutex_lock(&sh->lock);
+	if (entry_find(t, sh, s->id))
+		goto out;
+	if (sh->count >= sh->cap) {
+		uint32_t oldest = sh->entry[0].newer;
+
+		if (sh->entry[oldest].session.last_used_ms >= s->last_used_ms)
+			goto out;
+		entry_remove(t, sh, oldest);
+	}
+	entry_insert(t, sh, s);
+	mirror_put(t, s);
+	taken = true;
+out:
+	pthread_mutex_unlock(&sh->lock);
+	return taken;
+}
+
+static int last_used_cmp(const void *a, const void *b)
+{
+	const struct session *x = a, *y = b;
+
+	return (x->last_used_ms > y->last_used_ms) - (x->last_used_ms < y->last_used_ms);
+}
+
+uint32_t session_adopt_all(struct session_table *t, struct session *s, uint32_t nr)
+{
+	uint32_t before = session_total(t), i;
+
+	if (nr)
+		qsort(s, nr, sizeof(*s), last_used_cmp);
+	for (i = 0; i < nr; i++)
+		session_adopt(t, &s[i]);
+	return session_total(t) - before;
 }
 
 uint32_t session_sweep(struct session_table *t, uint64_t now_ms, uint32_t budget)
@@ -371,15 +507,17 @@ uint32_t session_sweep(struct session_table *t, uint64_t now_ms, uint32_t budget
 	while (budget && idle < nr) {
 		uint32_t at = atomic_fetch_add_explicit(&t->sweep_at, 1, memory_order_relaxed);
 		struct shard *sh = &t->shard[at % nr];
-		uint32_t share = budget < SWEEP_PER_LOCK ? budget : SWEEP_PER_LOCK, gone;
+		uint32_t share = budget < SWEEP_PER_LOCK ? budget : SWEEP_PER_LOCK;
+		struct trim trim = {.most = share, .looks = share};
 
 		pthread_mutex_lock(&sh->lock);
-		gone = shard_trim(t, sh, now_ms, sh->cap, share);
+		trim.keep = sh->cap;
+		shard_trim(t, sh, now_ms, &trim);
 		pthread_mutex_unlock(&sh->lock);
 		/* Fewer than asked for: one more was looked at, and stayed. */
-		budget -= gone < share ? gone + 1 : gone;
-		idle = gone ? 0 : idle + 1;
-		total += gone;
+		budget -= trim.looked < share ? trim.looked + 1 : trim.looked;
+		idle = trim.looked ? 0 : idle + 1;
+		total += trim.gone;
 	}
 	return total;
 }
@@ -403,14 +541,17 @@ uint64_t session_evicted(const struct session_table *t)
 static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t now_ms, uint32_t *at,
 			   struct session *out, uint32_t max)
 {
+	uint32_t most = t->mirror.get ? LIST_PER_LOCK_MIRRORED : LIST_PER_LOCK;
 	uint32_t i = *at, looked = 0, n = 0;
 
 	pthread_mutex_lock(&sh->lock);
-	for (; i <= sh->used && n < max && looked < LIST_PER_LOCK; i++, looked++) {
-		const struct entry *e = &sh->entry[i];
-
-		if (e->session.backend != SESSION_NO_BACKEND && !entry_expired(t, e, now_ms))
-			out[n++] = e->session;
+	for (; i <= sh->used && n < max && looked < most; i++, looked++) {
+		if (sh->entry[i].session.backend == SESSION_NO_BACKEND)
+			continue;
+		/* Only the copy is corrected: looking must not change the ring's order. */
+		out[n] = sh->entry[i].session;
+		mirror_merge(t, &out[n]);
+		n += !pin_expired(t, &out[n], now_ms);
 	}
 	*at = i <= sh->used ? i : 0;
 	pthread_mutex_unlock(&sh->lock);

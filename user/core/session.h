@@ -29,6 +29,20 @@ struct session {
 	uint32_t moves;	  /* times it changed server */
 };
 
+/*
+ * A copy of the pins elsewhere that is used without the table hearing of it: the kernel's map.
+ * The table says what is pinned where; the mirror may know of later use. Its functions are called
+ * under the shard's lock, by several threads at once, and must not call back.
+ */
+struct session_mirror {
+	void *arg;
+	/* What is there now: turns, last_used_ms, backend; the rest of @out is not read. False:
+	 * nothing. */
+	bool (*get)(void *arg, uint64_t id, struct session *out);
+	void (*put)(void *arg, const struct session *s); /* new, moved, used or adopted */
+	void (*del)(void *arg, uint64_t id);		 /* expired or evicted */
+};
+
 /**
  * session_table_new() - an empty table
  * @max: most pins at once (at least 1)
@@ -42,6 +56,31 @@ struct session {
  */
 struct session_table *session_table_new(uint32_t max, uint64_t ttl_ms, uint64_t secret);
 void session_table_free(struct session_table *t);
+
+/**
+ * session_table_mirror() - keep a mirror from now on; before other threads use the table
+ * @m: all three functions are set; copied. NULL: none (default)
+ *
+ * With a mirror each operation on a pin costs a get, and a change a put or del. Pins that are in
+ * the table already are not put.
+ */
+void session_table_mirror(struct session_table *t, const struct session_mirror *m);
+
+/**
+ * session_adopt() - put a pin back as it was before a restart
+ * @s: last_used_ms and created_ms on the table's clock; whether it has expired is not looked at
+ *
+ * What is pinned already stays as it is. At the cap it takes the place of the shard's longest
+ * unused pin, if that is older. Call it from the longest unused pin to the latest used
+ * one (session_adopt_all() does): the order of the calls becomes the order of expiry.
+ *
+ * Returns true when it was taken.
+ */
+bool session_adopt(struct session_table *t, const struct session *s);
+
+/** session_adopt_all() - session_adopt() for each of @s, which is sorted by last use for it;
+ * returns how many were taken and are still there */
+uint32_t session_adopt_all(struct session_table *t, struct session *s, uint32_t nr);
 
 /** session_table_limits() - new TTL and cap from a reload; the cap only up to the one allocated,
  * and at least one pin a shard; returns the cap in force. What is over a lowered cap goes by and
@@ -75,7 +114,8 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms,
  * session_commit() - bind the session to a server, mark it used, count the turn
  * @backend: slot
  *
- * Creates, touches or moves the pin. At the cap the longest unused pin of the shard goes.
+ * Creates, touches or moves the pin. At the cap the longest unused pin of the shard goes; with a
+ * mirror, the longest unused one of the first few.
  */
 void session_commit(struct session_txn *txn, uint32_t backend);
 
@@ -84,7 +124,7 @@ void session_abort(struct session_txn *txn);
 
 /**
  * session_sweep() - remove expired pins, and what is over a lowered cap
- * @budget: entries looked at, at most
+ * @budget: entries looked at, at most; with a mirror, those it keeps alive included
  *
  * Returns how many went. The caller repeats it from a timer.
  */

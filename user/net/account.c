@@ -6,9 +6,9 @@
 #include "net/reply.h"
 #include "net/worker.h"
 
-static void log_request(const struct conn *c, enum stat_outcome outcome)
+static void log_request(const struct conn *c, const struct exchange *x, enum stat_outcome outcome,
+			uint64_t ended_ns)
 {
-	const struct exchange *x = c->x;
 	char client[ADDR_TEXT_MAX];
 	struct log_field field[16];
 	unsigned int n = 0;
@@ -31,11 +31,31 @@ static void log_request(const struct conn *c, enum stat_outcome outcome)
 	if (x->ttft_ns)
 		field[n++] = F_DBL("ttft_ms", x->ttft_ns / 1e6);
 	if (x->started_ns)
-		field[n++] = F_DBL("total_ms", (balancer_now_ns() - x->started_ns) / 1e6);
+		field[n++] = F_DBL("total_ms", (ended_ns - x->started_ns) / 1e6);
 	field[n++] = F_UINT("bytes_up", x->bytes_up);
 	field[n++] = F_UINT("bytes_down", x->bytes_down);
 	field[n] = (struct log_field){0};
 	log_write(LOG_INFO, "request", field);
+}
+
+void account_steered(struct conn *c, const struct kvpin_event *e)
+{
+	const struct worker *w = c->worker;
+	const struct exchange x = {
+		.status = e->status,
+		.attempts = 1,
+		.reason = DECIDE_PINNED,
+		.backend = &w->balancer->backends.slot[e->backend],
+		.later_turn = e->flags & KVPIN_ANSWER_LATER,
+		.keyed = e->keyed,
+		.session = e->session,
+		.ttft_ns = e->ttft_ns,
+		.started_ns = e->started_ns,
+		.bytes_up = e->bytes_up,
+		.bytes_down = e->bytes_down,
+	};
+
+	log_request(c, &x, OUTCOME_OK, e->ended_ns);
 }
 
 void account_exchange(struct conn *c, enum stat_outcome outcome)
@@ -46,5 +66,5 @@ void account_exchange(struct conn *c, enum stat_outcome outcome)
 		return;
 	c->counted = true;
 	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
-	log_request(c, outcome);
+	log_request(c, c->x, outcome, c->worker->config->log.requests ? balancer_now_ns() : 0);
 }

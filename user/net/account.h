@@ -13,4 +13,10 @@
  */
 void account_exchange(struct conn *c, enum stat_outcome outcome);
 
+/**
+ * account_steered() - log an exchange that the kernel carried to its end, where that is asked for
+ * @e: KVPIN_EVENT_DONE; the kernel has counted it
+ */
+void account_steered(struct conn *c, const struct kvpin_event *e);
+
 #endif

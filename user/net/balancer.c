@@ -234,6 +234,8 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 	cap = session_table_limits(b->sessions, c->session_max, c->session_ttl_ms);
 	restart_note(old, c, cap, why, why_bytes);
 	apply_health(b, c);
+	if (b->steer)
+		steer_configure(b->steer, c);
 	atomic_store(&b->config, c);
 	*r = (struct retired){.next = b->retired, .config = old, .since_ms = now_ms};
 	b->retired = r;
@@ -265,47 +267,60 @@ static void workers_stop(struct balancer *b)
 	b->nr_workers = 0;
 }
 
-int balancer_start(struct balancer *b, struct config *c, char *why, unsigned int why_bytes)
+int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int why_bytes)
 {
-	int err;
-
 	if (!c->workers) {
 		snprintf(why, why_bytes, "workers: must be at least 1");
 		return -EINVAL;
 	}
 	b->started_ms = balancer_now_ms();
-	backend_table_init(&b->backends);
+	backend_table_init(&b->backends, b->steer ? steer_kern(b->steer)->backends : NULL);
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
 	if (!b->sessions) {
 		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions", c->session_max);
 		return -ENOMEM;
 	}
+	if (b->steer) {
+		const struct session_mirror mirror = steer_mirror(b->steer);
+
+		session_table_mirror(b->sessions, &mirror);
+	}
 	/* An empty table has room for every set of servers that passed the check. */
 	backend_table_apply(&b->backends, c, b->sessions, b->started_ms);
 	atomic_store(&b->config, c);
+	return 0;
+}
+
+int balancer_listen(struct balancer *b, char *why, unsigned int why_bytes)
+{
+	const struct config *c = atomic_load(&b->config);
+	int err;
+
 	for (unsigned int i = 0; i < c->workers; i++) {
 		err = worker_open(b, i, why, why_bytes);
-		if (err)
-			goto err_workers;
+		if (err) {
+			workers_stop(b);
+			return err;
+		}
 		if (i == 0)
 			listen_addrs(b);
 	}
+	return 0;
+}
+
+int balancer_start(struct balancer *b, char *why, unsigned int why_bytes)
+{
 	for (unsigned int i = 0; i < b->nr_workers; i++) {
-		err = worker_start(b->worker[i]);
+		int err = worker_start(b->worker[i]);
+
 		if (err) {
 			snprintf(why, why_bytes, "cannot start worker %u: %s", i, strerror(-err));
-			goto err_workers;
+			workers_stop(b);
+			return err;
 		}
 	}
 	return 0;
-
-err_workers:
-	workers_stop(b);
-	atomic_store(&b->config, NULL);
-	session_table_free(b->sessions);
-	b->sessions = NULL;
-	return err;
 }
 
 void balancer_drain(struct balancer *b)
@@ -322,9 +337,14 @@ bool balancer_idle(const struct balancer *b)
 	return atomic_load(&b->connections) == 0;
 }
 
-void balancer_stop(struct balancer *b)
+void balancer_halt(struct balancer *b)
 {
 	workers_stop(b);
+}
+
+void balancer_fini(struct balancer *b)
+{
+	balancer_halt(b);
 	session_table_free(b->sessions);
 	free_retired(b, 0, true);
 	free((void *)atomic_load(&b->config));

@@ -21,6 +21,7 @@
 
 struct worker;
 struct retired;
+struct steer;
 
 struct balancer {
 	_Atomic(const struct config *) config; /* published; see balancer_config() */
@@ -28,6 +29,7 @@ struct balancer {
 	struct addr listen[LISTEN_MAX];	       /* where the listeners really are */
 	struct backend_table backends;
 	struct session_table *sessions;
+	struct steer *steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
 	_Atomic uint64_t turn;	      /* round robin's running number */
@@ -42,14 +44,33 @@ uint64_t balancer_now_ms(void);
 uint64_t balancer_now_ns(void);
 
 /**
- * balancer_start() - bind the listeners and start the workers
- * @b: zeroed, owned by the caller, alive until balancer_stop() returns
+ * balancer_init() - the tables of servers and pins, without anybody who uses them yet
+ * @b: zeroed, owned by the caller, alive until balancer_fini() returns
  * @c: finished configuration, from malloc(); the balancer owns it on success
- * @why: on failure says which address or step failed
+ * @why: on failure says which step failed
  *
- * Returns 0 or -errno; on failure nothing is left running and @c is still the caller's.
+ * Between init and start is the time to put pins back and to set up what mirrors them.
+ *
+ * Returns 0 or -errno; on failure nothing is left and @c is still the caller's.
  */
-int balancer_start(struct balancer *b, struct config *c, char *why, unsigned int why_bytes);
+int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int why_bytes);
+
+/**
+ * balancer_listen() - bind the listeners; makes no thread
+ * @why: on failure says which address failed
+ *
+ * What needs a privilege is done by then. Returns 0 or -errno; on failure nobody listens, and
+ * balancer_fini() is still due.
+ */
+int balancer_listen(struct balancer *b, char *why, unsigned int why_bytes);
+
+/**
+ * balancer_start() - start the workers
+ * @why: on failure says which step failed
+ *
+ * Returns 0 or -errno; on failure nothing is left running, and balancer_fini() is still due.
+ */
+int balancer_start(struct balancer *b, char *why, unsigned int why_bytes);
 
 /**
  * balancer_reload() - publish a new configuration without dropping a connection
@@ -80,8 +101,11 @@ void balancer_drain(struct balancer *b);
 /** balancer_idle() - has every client connection ended? */
 bool balancer_idle(const struct balancer *b);
 
-/** balancer_stop() - cut what is left, end the workers, free all; main thread */
-void balancer_stop(struct balancer *b);
+/** balancer_halt() - cut what is left and end the workers; the tables stay; main thread */
+void balancer_halt(struct balancer *b);
+
+/** balancer_fini() - free all, halting first where that was not done; main thread */
+void balancer_fini(struct balancer *b);
 
 /** balancer_tick() - housekeeping, about ten times a second from the main thread: expires pins
  * with bounded work, frees old configurations, frees slots of removed servers */

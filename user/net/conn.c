@@ -75,6 +75,12 @@ static uint64_t conn_due_ms(const struct conn *c)
 			return c->activity_ms +
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
 		return c->activity_ms + config->timeout.stall_ms;
+	case CONN_STEER:
+		return c->activity_ms +
+		       earlier(config->timeout.idle_ms, config->timeout.stall_ms);
+	case CONN_RECLAIM:
+		return earlier(c->activity_ms + config->timeout.stall_ms,
+			       uv_now(&c->worker->loop) + c->steer.poll_ms);
 	case CONN_TUNNEL:
 		return c->activity_ms + config->timeout.tunnel_ms;
 	case CONN_REPLY:
@@ -135,6 +141,9 @@ static int client_events(const struct conn *c)
 		if (exchange_reads_client(c))
 			return events | UV_READABLE;
 		return events | end;
+	case CONN_STEER:
+	case CONN_RECLAIM:
+		return end;
 	case CONN_REPLY:
 		return UV_WRITABLE;
 	case CONN_LINGER:
@@ -174,8 +183,9 @@ static void conn_want(struct conn *c)
 static void conn_finish(struct conn *c, enum conn_close reason)
 {
 	/* Unread bytes would make close() send a RST, which can destroy the answer on its way. */
-	if (c->client_eof || (c->x->request_body.state == KVPIN_BS_DONE && buf_len(&c->in) == 0 &&
-			      !sock_unread(c->sock.fd))) {
+	if (c->client_eof ||
+	    ((!c->x || c->x->request_body.state == KVPIN_BS_DONE) && buf_len(&c->in) == 0 &&
+	     !sock_unread(c->sock.fd))) {
 		conn_close(c, reason);
 		return;
 	}
@@ -251,26 +261,7 @@ static bool head_progress(struct conn *c)
 	}
 }
 
-/* Take the requests that are in the buffer one after the other, as far as they go. */
-static void conn_run(struct conn *c)
-{
-	for (;;) {
-		if (c->state == CONN_REPLY)
-			reply_progress(c);
-		else if (c->state == CONN_BREAK)
-			break_progress(c);
-		if (c->state != CONN_HEAD)
-			break;
-		if (!buf_len(&c->in) || !head_progress(c)) {
-			if (c->client_eof)
-				conn_close(c, CONN_CLOSE_CLIENT_GONE);
-			break;
-		}
-	}
-	conn_want(c);
-}
-
-/* ---- client events ---- */
+/* ---- reading ---- */
 
 static void head_read(struct conn *c)
 {
@@ -281,7 +272,8 @@ static void head_read(struct conn *c)
 		conn_close(c, CONN_CLOSE_NO_MEMORY);
 		return;
 	}
-	n = recv(c->sock.fd, c->in.mem + c->in.end, buf_room(&c->in), 0);
+	n = steer_recv(c->worker, &c->steer.sock, c->sock.fd, c->in.mem + c->in.end,
+		       buf_room(&c->in));
 	if (n > 0) {
 		conn_touch(c);
 		if (!had)
@@ -300,11 +292,49 @@ static void head_read(struct conn *c)
 /* Throw away what still comes, until the client's FIN. */
 static void linger_read(struct conn *c)
 {
-	ssize_t n = recv(c->sock.fd, c->worker->edit, sizeof(c->worker->edit), 0);
+	ssize_t n = steer_recv(c->worker, &c->steer.sock, c->sock.fd, c->worker->edit,
+			       sizeof(c->worker->edit));
 
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		conn_close(c, c->close_reason);
 }
+
+/* Bytes from the ring make no socket readable. Returns true when some were taken. */
+static bool ring_read(struct conn *c)
+{
+	if (!steer_waiting(&c->steer.sock) || !(client_events(c) & UV_READABLE))
+		return false;
+	if (c->state == CONN_HEAD)
+		head_read(c);
+	else if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL)
+		exchange_client_readable(c);
+	else
+		linger_read(c);
+	return true;
+}
+
+/* Take the requests that are in the buffer one after the other, as far as they go. */
+static void conn_run(struct conn *c)
+{
+	for (;;) {
+		if (c->state == CONN_REPLY)
+			reply_progress(c);
+		else if (c->state == CONN_BREAK)
+			break_progress(c);
+		if (c->state == CONN_HEAD && buf_len(&c->in) && head_progress(c))
+			continue;
+		if (ring_read(c))
+			continue;
+		if (c->state == CONN_HEAD && c->client_eof)
+			conn_close(c, CONN_CLOSE_CLIENT_GONE);
+		else if (c->state == CONN_HEAD && !buf_len(&c->in))
+			steer_between(c);
+		break;
+	}
+	conn_want(c);
+}
+
+/* ---- client events ---- */
 
 static void on_client_event(uv_poll_t *poll, int status, int events)
 {
@@ -330,10 +360,21 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			c->client_rdhup = true;
 		if ((events & UV_READABLE) && !c->client_eof)
 			exchange_client_readable(c);
-		if ((events & UV_WRITABLE) && c->x->out_ready &&
-		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL))
+		if ((events & UV_WRITABLE) &&
+		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) && c->x->out_ready)
 			exchange_answer(c);
 		break;
+	case CONN_STEER:
+	case CONN_RECLAIM:
+		if (status < 0) {
+			conn_close(c, CONN_CLOSE_CLIENT_GONE);
+			break;
+		}
+		c->client_rdhup = true;
+		if (c->state == CONN_STEER)
+			steer_reclaim(c);
+		conn_on_steered(c);
+		return;
 	case CONN_LINGER:
 		linger_read(c);
 		break;
@@ -363,7 +404,38 @@ void conn_on_connect_failed(struct conn *c, int err)
 	conn_run(c);
 }
 
+void conn_on_upstream_lost(struct conn *c)
+{
+	exchange_server_lost(c);
+}
+
+void conn_on_steered(struct conn *c)
+{
+	/* What was passed up is most often a head. */
+	if (c->state == CONN_HEAD && !c->client_eof)
+		head_read(c);
+	conn_run(c);
+}
+
 /* ---- timeouts ---- */
+
+/* The kernel moves bytes without telling: has really nothing moved? */
+static void steer_timeout(struct conn *c)
+{
+	const struct config *config = c->worker->config;
+	uint64_t active_ms = steer_active_ms(c);
+	bool runs = steer_running(c);
+
+	if (active_ms > c->activity_ms)
+		c->activity_ms = active_ms;
+	if (uv_now(&c->worker->loop) <
+	    c->activity_ms + (runs ? config->timeout.stall_ms : config->timeout.idle_ms))
+		return;
+	/* Without an exchange that is the end; else CONN_EXCHANGE knows what to do. */
+	if (!runs)
+		c->close_after = true;
+	steer_reclaim(c);
+}
 
 static void conn_timeout(struct conn *c)
 {
@@ -377,6 +449,21 @@ static void conn_timeout(struct conn *c)
 		break;
 	case CONN_EXCHANGE:
 		exchange_timeout(c);
+		break;
+	case CONN_STEER:
+		steer_timeout(c);
+		break;
+	case CONN_RECLAIM:
+		if (uv_now(&c->worker->loop) <
+		    c->activity_ms + c->worker->config->timeout.stall_ms) {
+			if (steer_reclaim_poll(c))
+				conn_on_steered(c);
+			break;
+		}
+		steer_settle(c);
+		exchange_settle(c, OUTCOME_TIMEOUT);
+		c->reset_client = true;
+		conn_close(c, CONN_CLOSE_TIMEOUT);
 		break;
 	case CONN_BREAK:
 		if (uv_now(&c->worker->loop) < c->activity_ms + BREAK_MS)
@@ -398,7 +485,7 @@ static void on_timer(uv_timer_t *timer)
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
-	if (c->state == CONN_BREAK || uv_now(&c->worker->loop) >= conn_due_ms(c))
+	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || uv_now(&c->worker->loop) >= conn_due_ms(c))
 		conn_timeout(c);
 	conn_run(c);
 	conn_rearm(c);
@@ -436,6 +523,7 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 	stat_add(&w->stats->accepted, 1);
 	stat_add(&w->stats->open, 1);
 	conn_set_state(c, CONN_HEAD);
+	steer_accepted(c);
 	/* The first request is often there already. */
 	head_read(c);
 	conn_run(c);
@@ -449,6 +537,8 @@ void conn_close(struct conn *c, enum conn_close reason)
 
 	if (c->state == CONN_CLOSED)
 		return;
+	if (c->state == CONN_STEER || c->state == CONN_RECLAIM)
+		steer_settle(c);
 	if (c->x && c->x->backend) {
 		/* An answer under way must not look complete because of our end. */
 		reset |= c->x->head_sent;
@@ -462,14 +552,19 @@ void conn_close(struct conn *c, enum conn_close reason)
 	buf_release(&w->pool, &c->out);
 	upstream_drop_all(c);
 	list_del(&c->link);
+	list_del(&c->steer.todo);
 	atomic_fetch_sub(&w->balancer->connections, 1);
 	stat_add(&w->stats->open, -1);
 	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
-	sock_close(&c->sock, reset, on_handle_closed);
+	steer_sock_close(c, &c->steer.sock, &c->sock, reset, on_handle_closed);
 }
 
 void conn_drain(struct conn *c)
 {
+	if (c->state == CONN_STEER) {
+		steer_reclaim(c);
+		conn_on_steered(c);
+	}
 	if (c->state != CONN_HEAD || buf_len(&c->in))
 		return;
 	/* A request that has arrived but was not yet looked at is served. */

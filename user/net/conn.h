@@ -12,6 +12,12 @@
  *   |          v                                            |  |
  *   |      EXCHANGE ---- 101 ----> TUNNEL                   |  |
  *   |          | both messages complete |                   |  |
+ *   |          |                                            |  |
+ *   |          +---- answer streams ----> STEER             |  |
+ *   |          |                           | taken back     |  |
+ *   |          +<---- exchange runs ---- RECLAIM            |  |
+ *   +<---------------- none runs ----------+                |  |
+ *   |          | both messages complete                     |  |
  *   +----------+-------------- keep-alive ------------------+  |
  *              |                        |                      |
  *              +--> LINGER (bytes of the client still come) <--+
@@ -35,6 +41,7 @@
 #include "kvpin_http_body.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/steer.h"
 
 struct worker;
 struct upstream;
@@ -42,6 +49,8 @@ struct upstream;
 enum conn_state {
 	CONN_HEAD,     /* a request head is awaited or half there; idle when no byte is */
 	CONN_EXCHANGE, /* a server was chosen; request and answer move */
+	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
+	CONN_RECLAIM,  /* ... no more, but its queues are not yet empty */
 	CONN_TUNNEL,   /* after 101 */
 	CONN_REPLY,    /* an answer of our own goes out */
 	CONN_LINGER,   /* our side is shut; the client's bytes are thrown away */
@@ -58,6 +67,7 @@ enum conn_state {
 	X(TIMEOUT, "timeout")                                                                      \
 	X(BAD_REQUEST, "bad_request")                                                              \
 	X(BROKEN_ANSWER, "broken_answer")                                                          \
+	X(OVERRUN, "overrun") /* sent too much ahead while its answer was under way */             \
 	X(NO_MEMORY, "no_memory")                                                                  \
 	X(DRAIN, "drain")                                                                          \
 	X(STOP, "stop")
@@ -135,7 +145,8 @@ struct conn {
 	struct buf out;	   /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
-	struct exchange *x;	    /* NULL while no byte of a request is there */
+	struct exchange *x;	    /* NULL while no byte of a request is there, and in CONN_STEER */
+	struct steer_conn steer;
 };
 
 /**
@@ -167,6 +178,11 @@ void conn_on_upstream_ready(struct conn *c);
 void conn_on_upstream_readable(struct conn *c);
 /** conn_on_connect_failed() - no connection to the chosen server came about */
 void conn_on_connect_failed(struct conn *c, int err);
+
+/** conn_on_upstream_lost() - the exchange's upstream vanished before a byte of an answer */
+void conn_on_upstream_lost(struct conn *c);
+/** conn_on_steered() - the connection was taken back, or bytes came up: go on */
+void conn_on_steered(struct conn *c);
 
 /** conn_quickack() - acknowledge what was received now, not in 40 ms */
 void conn_quickack(struct conn *c);

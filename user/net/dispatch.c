@@ -70,7 +70,7 @@ bool dispatch_choose(struct conn *c)
 	x->attempts++;
 	if (d->backend != SESSION_NO_BACKEND) {
 		x->backend = &b->backends.slot[d->backend];
-		atomic_fetch_add_explicit(&x->backend->inflight, 1, memory_order_relaxed);
+		backend_inflight_add(x->backend, 1);
 		if (x->keyed) {
 			txn.again = x->attempts > 1;
 			session_commit(&txn, d->backend);
@@ -91,6 +91,6 @@ void dispatch_release(struct conn *c)
 
 	if (!x->backend)
 		return;
-	atomic_fetch_sub_explicit(&x->backend->inflight, 1, memory_order_relaxed);
+	backend_inflight_add(x->backend, -1);
 	x->backend = NULL;
 }

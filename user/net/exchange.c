@@ -407,7 +407,8 @@ static void read_ahead(struct conn *c)
 		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
 		return;
 	}
-	n = recv(c->sock.fd, c->in.mem + c->in.end, buf_room(&c->in), 0);
+	n = steer_recv(c->worker, &c->steer.sock, c->sock.fd, c->in.mem + c->in.end,
+		       buf_room(&c->in));
 	if (n > 0)
 		c->in.end += n;
 	else if (!buf_len(&c->in))
@@ -455,6 +456,8 @@ void exchange_answer(struct conn *c)
 		tunnel_end(c);
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
+	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
+		steer_within(c);
 	} else {
 		exchange_trouble(c, end);
 	}
@@ -468,6 +471,11 @@ void exchange_server_writable(struct conn *c)
 void exchange_connect_failed(struct conn *c, int err)
 {
 	exchange_again(c, BACKEND_CAUSE_REFUSED, err);
+}
+
+void exchange_server_lost(struct conn *c)
+{
+	exchange_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
 }
 
 void exchange_head_timeout(struct conn *c)

@@ -3,11 +3,10 @@
  * The exchange's side of a client connection: conn.c calls these on events; after any of them
  * c->state may be another one, CONN_CLOSED included.
  *
- * Where another data path comes in: a direction can be handed over when the relay holds nothing
- * of it, that is the request when x->sent has reached x->ready, the answer when relay_answer()
- * waits with x->out_ready at 0. A path is given the framing (request_body, answer_body) and the
- * byte counts of struct exchange, and gives them back settled, so that the relay goes on as if it
- * had moved the bytes itself. Nothing above notices.
+ * Where another data path comes in: an answer can be handed over when the relay holds nothing of
+ * the exchange, that is when the request is out and relay_answer() waits with x->out_ready at 0. A
+ * path is given the framing and the byte counts of struct exchange, and gives them back settled, so
+ * that the relay goes on as if it had moved the bytes itself (net/steer.h).
  */
 #ifndef NET_EXCHANGE_H
 #define NET_EXCHANGE_H
@@ -42,6 +41,9 @@ void exchange_answer(struct conn *c);
 
 /** exchange_connect_failed() - no connection to the chosen server came about; @err: errno */
 void exchange_connect_failed(struct conn *c, int err);
+
+/** exchange_server_lost() - there is no current upstream any more, and nothing of an answer came */
+void exchange_server_lost(struct conn *c);
 
 /** exchange_timeout() - nothing moved for too long in CONN_EXCHANGE */
 void exchange_timeout(struct conn *c);

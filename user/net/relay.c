@@ -100,7 +100,7 @@ enum relay_end relay_read_request(struct conn *c)
 		room = x->request_body.left;
 	if (buf_reserve(pool, &c->in, room))
 		return RELAY_NO_MEMORY;
-	n = recv(c->sock.fd, c->in.mem + c->in.end, room, 0);
+	n = steer_recv(c->worker, &c->steer.sock, c->sock.fd, c->in.mem + c->in.end, room);
 	if (n < 0)
 		return would_block(errno) ? RELAY_WAIT : RELAY_CLIENT_GONE;
 	if (n == 0) {
@@ -375,7 +375,8 @@ enum relay_end relay_answer(struct conn *c)
 			room = RELAY_HEAD_MORE_BYTES;
 		if (buf_reserve(&c->worker->pool, &c->out, room))
 			return RELAY_NO_MEMORY;
-		n = recv(c->current->sock.fd, c->out.mem + c->out.end, buf_room(&c->out), 0);
+		n = steer_recv(c->worker, &c->current->steer, c->current->sock.fd,
+			       c->out.mem + c->out.end, buf_room(&c->out));
 		if (n <= 0) {
 			int err = n ? errno : 0;
 

@@ -8,4 +8,11 @@ const char *const stat_outcome_names[OUTCOME_NR] = {
 #undef X
 };
 
-const char *const stat_path_names[STAT_PATH_NR] = {"relay"};
+const char *const stat_refusal_names[KVPIN_REFUSED_NR] = {
+	[KVPIN_REFUSED_NONE] = "none",
+#define X(id, text) [KVPIN_REFUSED_##id] = text,
+	KVPIN_REFUSALS(X)
+#undef X
+};
+
+const char *const stat_path_names[STAT_PATH_NR] = {"relay", "steer"};

@@ -12,7 +12,7 @@
 #include "base/hist.h"
 #include "core/config.h"
 #include "core/decide.h"
-#include "kvpin_http_head.h"
+#include "kvpin_abi.h"
 
 /* How an exchange ended. */
 #define STAT_OUTCOMES(X)                                                                           \
@@ -38,10 +38,12 @@ extern const char *const stat_outcome_names[OUTCOME_NR];
 /* The data paths that can carry an exchange's bytes. */
 enum stat_path {
 	STAT_PATH_RELAY,
+	STAT_PATH_STEER, /* counted by the kernel: see kern_counters() */
 	STAT_PATH_NR
 };
 
 extern const char *const stat_path_names[STAT_PATH_NR];
+extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
 
 enum stat_turn {
 	TURN_FIRST,
@@ -75,6 +77,9 @@ struct worker_stats {
 	_Atomic uint64_t accepted;		  /* client connections */
 	_Atomic uint64_t accept_pauses;		  /* at limit.connections, or out of descriptors */
 	_Atomic uint64_t open;			  /* client connections now */
+	_Atomic uint64_t handed_over;		  /* connections given to the kernel */
+	_Atomic uint64_t reclaimed;		  /* ... and taken back */
+	_Atomic uint64_t refused[KVPIN_REFUSED_NR]; /* not handed over, by reason */
 };
 
 #endif

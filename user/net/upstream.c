@@ -30,7 +30,16 @@ static void upstream_close(struct upstream *u, bool reset)
 	*at = u->next;
 	if (c->current == u)
 		c->current = NULL;
-	sock_close(&u->sock, reset, on_closed);
+	steer_upstream_leave(u);
+	steer_sock_close(c, &u->steer, &u->sock, reset, on_closed);
+}
+
+void upstream_ended(struct upstream *u)
+{
+	if (steer_upstream_ended(u))
+		upstream_close(u, false);
+	else
+		conn_on_steered(u->conn);
 }
 
 static void on_event(uv_poll_t *poll, int status, int events)
@@ -44,7 +53,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
 		events = UV_READABLE | UV_WRITABLE;
 	}
 	if (c->current != u) {
-		upstream_close(u, false);
+		upstream_ended(u);
 		return;
 	}
 	if (u->connecting) {
@@ -100,11 +109,13 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	int err;
 
 	for (at = &c->upstreams; (u = *at); at = &u->next)
-		if (addr_equal(&u->addr, &backend->addr))
+		if (addr_equal(&u->addr, &backend->addr) && u->slot == backend->id)
 			break;
+	if (u)
+		steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || sock_unread(u->sock.fd))) {
+	if (u && (fresh || u->steer.once || sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
 	}
@@ -122,6 +133,8 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 		return -ENOMEM;
 	u->conn = c;
 	u->addr = backend->addr;
+	u->slot = backend->id;
+	u->epoch = backend->shared->epoch;
 	err = upstream_connect(u);
 	if (err) {
 		free(u);

@@ -17,6 +17,9 @@ struct upstream {
 	struct upstream *next;
 	struct sock sock;
 	struct addr addr; /* of the server; a slot may get another server, an address does not */
+	uint32_t slot;	  /* of the server, in the table of backends */
+	uint32_t epoch;	  /* of the slot when this was connected */
+	struct steer_sock steer;
 	bool connecting;
 	bool used; /* carried an exchange before: the server may close it at any moment */
 };
@@ -34,6 +37,9 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh);
 
 /** upstream_connected() - bytes went through or writability was told: no longer connecting */
 void upstream_connected(struct upstream *u);
+
+/** upstream_ended() - an idle one is of no use any more (the server's end, or bytes unasked) */
+void upstream_ended(struct upstream *u);
 
 /** upstream_keep() - the exchange is over; keep c->current for the client's next request */
 void upstream_keep(struct conn *c);

@@ -122,6 +122,7 @@ static void worker_stop(struct worker *w)
 	worker_drain(w);
 	list_for_each_safe (at, next, &w->conns)
 		conn_close(container_of(at, struct conn, link), CONN_CLOSE_STOP);
+	steer_worker_stop(w);
 	uv_close((uv_handle_t *)&w->accept_pause, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 }
@@ -175,6 +176,9 @@ int worker_new(struct balancer *b, unsigned int index, const int *fds, unsigned 
 			goto err_listen;
 		w->nr_listen++;
 	}
+	err = steer_worker_init(w, b->steer);
+	if (err)
+		goto err_listen;
 	listeners_want(w, UV_READABLE);
 	*out = w;
 	return 0;

@@ -18,6 +18,7 @@
 #include "net/balancer.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/steer.h"
 
 struct worker {
 	struct balancer *balancer;
@@ -35,6 +36,7 @@ struct worker {
 	unsigned int accept_batch;
 	uv_timer_t accept_pause; /* out of descriptors: try again a little later */
 	struct list conns;
+	struct steer_worker steer;
 	struct buf_pool pool;
 	struct decide_input decide_in; /* scratch, too large for a stack frame on the hot path */
 	struct kvpin_decision decision;

@@ -102,16 +102,67 @@ static enum MHD_Result reply_error(struct MHD_Connection *conn, unsigned int sta
 	return reply(conn, status, body);
 }
 
+static enum MHD_Result reply_uncounted(struct MHD_Connection *conn, int err)
+{
+	char why[CONTROL_TEXT_MAX];
+
+	snprintf(why, sizeof(why), "the counters cannot be read: %s", strerror(-err));
+	return reply_error(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, why);
+}
+
+static void put_requests(json_t *object, const uint64_t *requests)
+{
+	char key[32];
+
+	for (int path = 0; path < STAT_PATH_NR; path++) {
+		snprintf(key, sizeof(key), "requests_%s", stat_path_names[path]);
+		put_int(object, key, requests[path]);
+	}
+}
+
+/* Why the kernel path passed up or was not taken: the most frequent reasons first, and none that
+ * never was. */
+static json_t *refused_json(const struct metrics_sum *sum)
+{
+	uint64_t n[KVPIN_REFUSED_NR];
+	json_t *o = json_object();
+
+	for (int r = 0; r < KVPIN_REFUSED_NR; r++)
+		n[r] = stat_get(&sum->all.refused[r]);
+	for (;;) {
+		int most = KVPIN_REFUSED_NONE + 1;
+
+		for (int r = most + 1; r < KVPIN_REFUSED_NR; r++)
+			if (n[r] > n[most])
+				most = r;
+		if (!n[most])
+			return o;
+		put_int(o, stat_refusal_names[most], n[most]);
+		n[most] = 0;
+	}
+}
+
 static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
 {
 	const struct balancer *b = c->p.balancer;
-	json_t *body = json_object(), *listen = json_array();
+	uint64_t requests[STAT_PATH_NR] = {0};
+	json_t *body, *listen;
+	struct metrics_sum *sum;
 	char text[ADDR_TEXT_MAX];
 	enum path_mode path;
+	int err;
 
 	pthread_rwlock_rdlock(c->p.lock);
 	path = balancer_config(b)->path;
+	err = metrics_sum_new(&sum, b, c->p.base);
 	pthread_rwlock_unlock(c->p.lock);
+	if (err)
+		return reply_uncounted(conn, err);
+	for (uint32_t slot = 0; slot <= STAT_NO_BACKEND; slot++)
+		for (int p = 0; p < STAT_PATH_NR; p++)
+			requests[p] += metrics_requests(sum, slot, p);
+	body = json_object();
+	listen = json_array();
 	for (unsigned int i = 0; i < c->nr_listen; i++)
 		json_array_append_new(listen, json_string(addr_format(&c->listen[i], text)));
 	put_str(body, "version", KVPIN_VERSION);
@@ -119,15 +170,40 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	put_seconds(body, "uptime_s", b->started_ms, balancer_now_ms());
 	put_bool(body, "draining", atomic_load(&b->draining));
 	put_str(body, "path", path_mode_names[path]);
+	put_str(body, "path_in_use",
+		stat_path_names[sum->steer ? STAT_PATH_STEER : STAT_PATH_RELAY]);
 	put_int(body, "workers", b->nr_workers);
 	json_object_set_new(body, "listen", listen);
 	put_int(body, "connections", atomic_load(&b->connections));
 	put_int(body, "sessions", session_total(b->sessions));
+	put_requests(body, requests);
+	put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
+	put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
+	json_object_set_new(body, "path_refused", refused_json(sum));
+	put_int(body, "steer_queued_bytes", sum->steer_queued);
 	put_int(body, "config_reloads", atomic_load(&b->reloads));
+	free(sum);
 	return reply(conn, MHD_HTTP_OK, body);
 }
 
-static json_t *backend_json(const struct control *c, uint32_t slot)
+static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t slot)
+{
+	const struct backend_stats *s = &sum->all.backend[slot];
+	uint64_t requests[STAT_PATH_NR], all = 0, up = 0, down = 0;
+
+	for (int path = 0; path < STAT_PATH_NR; path++) {
+		requests[path] = metrics_requests(sum, slot, path);
+		all += requests[path];
+		up += stat_get(&s->bytes_up[path]);
+		down += stat_get(&s->bytes_down[path]);
+	}
+	put_int(object, "requests", all);
+	put_requests(object, requests);
+	put_int(object, "bytes_up", up);
+	put_int(object, "bytes_down", down);
+}
+
+static json_t *backend_json(const struct control *c, const struct metrics_sum *sum, uint32_t slot)
 {
 	const struct backend *s = &c->p.balancer->backends.slot[slot];
 	uint32_t state = atomic_load(&s->state);
@@ -141,9 +217,9 @@ static json_t *backend_json(const struct control *c, uint32_t slot)
 	put_str(o, "cause", backend_cause_names[cause]);
 	put_int(o, "weight", atomic_load(&s->weight));
 	put_int(o, "slots", atomic_load(&s->slots));
-	put_int(o, "inflight", atomic_load(&s->inflight));
+	put_int(o, "inflight", backend_inflight(s));
 	put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
-	put_int(o, "requests", metrics_requests(c->p.base, c->p.balancer, slot));
+	put_counts(o, sum, slot);
 	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
 	return o;
 }
@@ -151,13 +227,23 @@ static json_t *backend_json(const struct control *c, uint32_t slot)
 static enum MHD_Result reply_backends(struct control *c, struct MHD_Connection *conn)
 {
 	const struct balancer *b = c->p.balancer;
-	json_t *body = json_object(), *list = json_array();
+	struct metrics_sum *sum;
+	json_t *body, *list;
+	int err;
 
 	pthread_rwlock_rdlock(c->p.lock);
+	err = metrics_sum_new(&sum, b, c->p.base);
+	if (err) {
+		pthread_rwlock_unlock(c->p.lock);
+		return reply_uncounted(conn, err);
+	}
+	list = json_array();
 	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++)
 		if (atomic_load(&b->backends.slot[slot].state) != BACKEND_FREE)
-			json_array_append_new(list, backend_json(c, slot));
+			json_array_append_new(list, backend_json(c, sum, slot));
 	pthread_rwlock_unlock(c->p.lock);
+	free(sum);
+	body = json_object();
 	json_object_set_new(body, "backends", list);
 	return reply(conn, MHD_HTTP_OK, body);
 }

@@ -5,6 +5,7 @@
  */
 #include "ops/control_socket.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -123,6 +124,35 @@ int control_socket_listen(const char *path, struct control_file *file)
 	if (dir >= 0)
 		close(dir);
 	return fd;
+}
+
+/* Nothing in it but what is the daemon's? */
+static bool directory_ours(const char *dir, const char *name)
+{
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	bool ours = true;
+
+	if (!d)
+		return false;
+	while (ours && (entry = readdir(d)))
+		ours = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+		       !strcmp(entry->d_name, name) || strstr(entry->d_name, "sessions.state");
+	closedir(d);
+	return ours;
+}
+
+void control_socket_give(const char *path, uid_t uid, gid_t gid)
+{
+	char dir[CONTROL_PATH_MAX];
+	const char *slash = strrchr(path, '/');
+
+	if (lchown(path, uid, gid) || !slash || slash == path)
+		return;
+	snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path), path);
+	if (directory_ours(dir, slash + 1) && chown(dir, uid, gid))
+		LOG(WARN, "cannot give the control socket's directory away", F_STR("path", dir),
+		    F_STR("error", strerror(errno)));
 }
 
 void control_socket_unlink(const char *path, const struct control_file *file)

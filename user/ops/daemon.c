@@ -24,10 +24,15 @@
 #include <uv.h>
 
 #include "base/log.h"
+#include "kern/privilege.h"
+#include "kern/selftest.h"
 #include "net/balancer.h"
+#include "net/steer.h"
 #include "ops/control.h"
+#include "ops/control_socket.h"
 #include "ops/health.h"
 #include "ops/metrics.h"
+#include "ops/session_file.h"
 
 #define TICK_MS	  100
 #define WHY_BYTES 512
@@ -47,16 +52,16 @@ struct daemon {
 	/* Written by the main thread when slots change or configurations are freed; read by
 	 * health, metrics and control. */
 	pthread_rwlock_t lock;
+	struct steer *steer; /* NULL: only the relay */
+	uid_t uid;	     /* who to be after the start; 0: no change */
+	gid_t gid;
 	struct balancer balancer;
-	bool balancer_up;
+	bool balancer_up, workers_up;
 	struct metrics_base base;
 	struct health *health;
 	struct metrics *metrics;
 	struct control *control;
-	/* As started, to tell what a reload cannot change. */
-	bool has_metrics;
-	struct addr metrics_addr;
-	char control_path[CONTROL_PATH_MAX];
+	struct config started; /* to tell what a reload cannot change */
 
 	uv_loop_t loop;
 	uv_signal_t signal[SIGNAL_NR];
@@ -112,11 +117,20 @@ static void note_add(char *text, unsigned int bytes, const char *note)
 static void note_restarts(const struct daemon *d, const struct config *c, char *text,
 			  unsigned int bytes)
 {
-	if (c->has_metrics != d->has_metrics ||
-	    (c->has_metrics && !addr_equal(&c->metrics, &d->metrics_addr)))
+	const struct config *old = &d->started;
+
+	if (c->has_metrics != old->has_metrics ||
+	    (c->has_metrics && !addr_equal(&c->metrics, &old->metrics)))
 		note_add(text, bytes, "metrics: a changed address needs a restart");
-	if (strcmp(c->control, d->control_path))
+	if (strcmp(c->control, old->control))
 		note_add(text, bytes, "control: a changed path needs a restart");
+	if (c->path != old->path)
+		note_add(text, bytes, "path: a change needs a restart");
+	if (strcmp(c->steer.pin, old->steer.pin) || c->steer.holds != old->steer.holds ||
+	    c->steer.ring_bytes != old->steer.ring_bytes)
+		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
+	if (strcmp(c->user, old->user))
+		note_add(text, bytes, "user: a change needs a restart");
 }
 
 /* Returns 0 and a note or an empty text, or -errno and the reason. */
@@ -302,8 +316,63 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	}
 	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
 	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
-	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", path_mode_names[c->path]),
-	    F_STR("metrics", metrics), F_STR("control", d->control ? d->control_path : ""));
+	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", d->steer ? "steer" : "relay"),
+	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
+}
+
+/*
+ * The steer path, where the configuration wants it and the machine allows it. Asked for by name it
+ * must come up; else the relay does the work, and that is said once, here, and by a metric.
+ */
+static int steer_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
+{
+	int rc = -EOPNOTSUPP;
+
+	if (c->path == PATH_RELAY)
+		return 0;
+	if (selftest_steer(why, why_bytes))
+		rc = steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);
+	/* Another kvpin is there: this one is not wanted at all. */
+	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
+		return rc;
+	LOG(WARN, "the kernel cannot steer here, the relay moves all bytes", F_STR("reason", why));
+	why[0] = '\0';
+	return 0;
+}
+
+/* Before a listener opens. What a crash left in the kernel is newer than any file. */
+static void sessions_load(struct daemon *d)
+{
+	const char *path = config_session_state(balancer_config(&d->balancer));
+	uint32_t adopted = d->steer ? steer_adopt(d->steer, &d->balancer) : 0;
+
+	if (adopted)
+		LOG(INFO, "sessions of a kvpin that did not end cleanly adopted",
+		    F_UINT("sessions", adopted));
+	if (path)
+		session_file_load(path, &d->balancer);
+}
+
+/* Only what the start needs is in effect from here on. */
+static int privilege_begin(struct daemon *d, const struct config *c, char *why,
+			   unsigned int why_bytes)
+{
+	int rc = 0;
+
+	if (c->user[0] && geteuid() == 0)
+		rc = privilege_user(c->user, &d->uid, &d->gid, why, why_bytes);
+	if (!rc)
+		rc = privilege_keep_for_load(PRIVILEGE_BIND | PRIVILEGE_GIVE, why, why_bytes);
+	return rc;
+}
+
+/* Loaded and bound: nothing needs a privilege any more. Before the first thread. */
+static int privilege_end(struct daemon *d, const struct config *c, char *why,
+			 unsigned int why_bytes)
+{
+	if (d->uid && c->control[0])
+		control_socket_give(c->control, d->uid, d->gid);
+	return privilege_drop(c->user, why, why_bytes);
 }
 
 /*
@@ -330,10 +399,11 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	log_setup(c->log.level, c->log.format);
 	files_raise();
 	files_warn(c);
-	d->has_metrics = c->has_metrics;
-	d->metrics_addr = c->metrics;
-	memcpy(d->control_path, c->control, sizeof(d->control_path));
+	d->started = *c;
 
+	rc = privilege_begin(d, c, why, why_bytes);
+	if (rc)
+		goto err_config;
 	if (c->control[0]) {
 		rc = control_open(&d->control, c->control, why, why_bytes);
 		if (rc)
@@ -345,10 +415,23 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 		if (!d->metrics)
 			goto err_config;
 	}
-	rc = balancer_start(&d->balancer, c, why, why_bytes);
+	rc = steer_start(d, c, why, why_bytes);
+	if (rc)
+		goto err_config;
+	d->balancer.steer = d->steer;
+	rc = balancer_init(&d->balancer, c, why, why_bytes);
 	if (rc)
 		goto err_config;
 	d->balancer_up = true;
+	sessions_load(d);
+	rc = balancer_listen(&d->balancer, why, why_bytes);
+	if (!rc)
+		rc = privilege_end(d, c, why, why_bytes);
+	if (!rc)
+		rc = balancer_start(&d->balancer, why, why_bytes);
+	if (rc)
+		return rc;
+	d->workers_up = true;
 	d->health = health_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->health)
 		return -EIO;
@@ -365,6 +448,15 @@ err_config:
 	return rc;
 }
 
+/* All that a kvpin which served knows; one that did not start leaves the file as it is. */
+static void sessions_save(struct daemon *d)
+{
+	const char *path = config_session_state(balancer_config(&d->balancer));
+
+	if (path && d->workers_up)
+		session_file_save(path, &d->balancer);
+}
+
 static void daemon_stop(struct daemon *d)
 {
 	pthread_mutex_lock(&d->mutex);
@@ -374,8 +466,12 @@ static void daemon_stop(struct daemon *d)
 	control_stop(d->control);
 	metrics_stop(d->metrics);
 	health_stop(d->health);
-	if (d->balancer_up)
-		balancer_stop(&d->balancer);
+	if (d->balancer_up) {
+		balancer_halt(&d->balancer);
+		sessions_save(d);
+		balancer_fini(&d->balancer);
+	}
+	steer_close(d->steer);
 	loop_stop(d);
 }
 

@@ -64,19 +64,25 @@ static enum MHD_Result reply_metrics(struct metrics *m, struct MHD_Connection *c
 	char *text = NULL;
 	size_t bytes = 0;
 	FILE *out = open_memstream(&text, &bytes);
+	struct metrics_sum *sum;
 	int rc;
 
 	if (!out)
 		return MHD_NO;
 	pthread_rwlock_rdlock(m->lock);
-	rc = metrics_render(m->balancer, m->base, out);
+	rc = metrics_sum_new(&sum, m->balancer, m->base);
+	if (!rc)
+		metrics_render(m->balancer, sum, out);
 	pthread_rwlock_unlock(m->lock);
+	free(sum);
 	metrics_render_process(out);
 	if (ferror(out))
 		rc = -ENOMEM;
-	if (fclose(out) || rc) {
+	if (fclose(out) && !rc)
+		rc = -ENOMEM;
+	if (rc) {
 		free(text);
-		return reply_line(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory");
+		return reply_line(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, strerror(-rc));
 	}
 	return reply(conn, MHD_HTTP_OK, METRICS_TYPE, text, bytes);
 }

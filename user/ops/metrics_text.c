@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The exporter's page: adds the workers' counters up and writes them as Prometheus text. Knows
- * nothing of HTTP, changes nothing but the base.
+ * The exporter's page: writes what metrics_sum.c added up as Prometheus text. Knows nothing of
+ * HTTP, changes nothing.
  *
  * Only configured servers have series: a server whose address changed lives in two slots for a
  * while, and two series of one name would spoil the whole page.
@@ -9,10 +9,8 @@
 #include "ops/metrics.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -25,72 +23,12 @@ static const char *const http_error_names[KVPIN_HTTP_NR] = {
 #undef ERROR_X
 };
 
-/* Adding up treats a struct of counters as an array of them. */
-#define NR_COUNTERS(type) (sizeof(type) / sizeof(_Atomic uint64_t))
-_Static_assert(sizeof(struct worker_stats) % sizeof(_Atomic uint64_t) == 0, "only counters");
-_Static_assert(sizeof(struct backend_stats) % sizeof(_Atomic uint64_t) == 0, "only counters");
-
-static void counters_add(void *to, const void *from, size_t nr)
-{
-	_Atomic uint64_t *t = to;
-	const _Atomic uint64_t *f = from;
-
-	for (size_t i = 0; i < nr; i++)
-		stat_add(&t[i], stat_get(&f[i]));
-}
-
-static void counters_sub(void *to, const void *from, size_t nr)
-{
-	_Atomic uint64_t *t = to;
-	const _Atomic uint64_t *f = from;
-
-	for (size_t i = 0; i < nr; i++)
-		stat_add(&t[i], -stat_get(&f[i]));
-}
-
-static bool slot_configured(const struct balancer *b, uint32_t slot)
-{
-	uint32_t state = atomic_load(&b->backends.slot[slot].state);
-
-	return state == BACKEND_UP || state == BACKEND_DOWN;
-}
-
-void metrics_base_take(struct metrics_base *base, const struct balancer *b)
-{
-	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		if (slot_configured(b, slot))
-			continue;
-		memset(&base->backend[slot], 0, sizeof(base->backend[slot]));
-		for (unsigned int w = 0; w < b->nr_workers; w++)
-			counters_add(&base->backend[slot], &balancer_stats(b, w)->backend[slot],
-				     NR_COUNTERS(struct backend_stats));
-	}
-}
-
-static uint64_t requests_of(const struct backend_stats *s)
-{
-	uint64_t n = 0;
-
-	for (int p = 0; p < STAT_PATH_NR; p++)
-		for (int o = 0; o < OUTCOME_NR; o++)
-			n += stat_get(&s->requests[p][o]);
-	return n;
-}
-
-uint64_t metrics_requests(const struct metrics_base *base, const struct balancer *b, uint32_t slot)
-{
-	uint64_t n = 0;
-
-	for (unsigned int w = 0; w < b->nr_workers; w++)
-		n += requests_of(&balancer_stats(b, w)->backend[slot]);
-	return n - requests_of(&base->backend[slot]);
-}
-
 /* One page in the making. */
 struct page {
 	FILE *out;
 	const struct balancer *balancer;
-	struct worker_stats sum;
+	const struct metrics_sum *sum;
+	const struct worker_stats *all; /* of the sum */
 	unsigned int nr_servers;
 	struct {
 		uint32_t slot;
@@ -123,7 +61,7 @@ static void plain(const struct page *p, const char *name, const char *type, cons
 
 static void requests_series(const struct page *p, uint32_t slot, const char *label)
 {
-	const struct backend_stats *s = &p->sum.backend[slot];
+	const struct backend_stats *s = &p->all->backend[slot];
 
 	for (int path = 0; path < STAT_PATH_NR; path++)
 		for (int o = 0; o < OUTCOME_NR; o++)
@@ -163,7 +101,7 @@ static uint32_t backend_gauge(const struct balancer *b, uint32_t slot, enum back
 	case GAUGE_UP:
 		return atomic_load(&s->state) == BACKEND_UP;
 	case GAUGE_INFLIGHT:
-		return atomic_load(&s->inflight);
+		return backend_inflight(s);
 	case GAUGE_SLOTS:
 		return atomic_load(&s->slots);
 	default:
@@ -198,7 +136,7 @@ static void render_bytes(const struct page *p)
 	family(p, "kvpin_bytes_total", "counter",
 	       "HTTP bytes, heads included; direction is to_server or to_client.");
 	for (unsigned int i = 0; i < p->nr_servers; i++) {
-		const struct backend_stats *s = &p->sum.backend[p->server[i].slot];
+		const struct backend_stats *s = &p->all->backend[p->server[i].slot];
 
 		bytes_series(p, i, "to_server", s->bytes_up);
 		bytes_series(p, i, "to_client", s->bytes_down);
@@ -210,7 +148,7 @@ static void render_backend_counter(const struct page *p, const char *name, const
 {
 	family(p, name, "counter", help);
 	for (unsigned int i = 0; i < p->nr_servers; i++) {
-		const char *s = (const char *)&p->sum.backend[p->server[i].slot];
+		const char *s = (const char *)&p->all->backend[p->server[i].slot];
 
 		fprintf(p->out, "%s{backend=\"%s\"} %" PRIu64 "\n", name, p->server[i].label,
 			stat_get((const _Atomic uint64_t *)(s + offset)));
@@ -248,13 +186,13 @@ static void render_hists(const struct page *p)
 			snprintf(labels, sizeof(labels), "backend=\"%s\",turn=\"%s\"",
 				 p->server[i].label, turns[t]);
 			hist_series(p->out, "kvpin_ttft_seconds", labels,
-				    &p->sum.backend[p->server[i].slot].ttft[t], &hist_ttft_bounds);
+				    &p->all->backend[p->server[i].slot].ttft[t], &hist_ttft_bounds);
 		}
 	family(p, "kvpin_token_gap_seconds", "histogram", "Between two tokens of an event stream.");
 	for (unsigned int i = 0; i < p->nr_servers; i++) {
 		snprintf(labels, sizeof(labels), "backend=\"%s\"", p->server[i].label);
 		hist_series(p->out, "kvpin_token_gap_seconds", labels,
-			    &p->sum.backend[p->server[i].slot].token_gap, &hist_token_gap_bounds);
+			    &p->all->backend[p->server[i].slot].token_gap, &hist_token_gap_bounds);
 	}
 }
 
@@ -265,18 +203,18 @@ static void render_sessions(const struct page *p)
 	for (int r = 0; r < DECIDE_REASON_NR; r++)
 		if (!strncmp(decide_reason_names[r], "moved_", 6))
 			fprintf(p->out, "kvpin_session_moves_total{reason=\"%s\"} %" PRIu64 "\n",
-				decide_reason_names[r], stat_get(&p->sum.moves[r]));
+				decide_reason_names[r], stat_get(&p->all->moves[r]));
 	plain(p, "kvpin_session_evictions_total", "counter",
 	      "Pins that fell to the cap before their TTL.",
 	      session_evicted(p->balancer->sessions));
 	family(p, "kvpin_keyless_requests_total", "counter",
 	       "Requests without a session key, by what was done instead.");
 	fprintf(p->out, "kvpin_keyless_requests_total{fallback=\"balance\"} %" PRIu64 "\n",
-		stat_get(&p->sum.keyless));
+		stat_get(&p->all->keyless));
 	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
-	      stat_get(&p->sum.long_keys));
+	      stat_get(&p->all->long_keys));
 	plain(p, "kvpin_repeated_keys_total", "counter",
-	      "Requests with the session header more than once.", stat_get(&p->sum.repeated_keys));
+	      "Requests with the session header more than once.", stat_get(&p->all->repeated_keys));
 }
 
 static void render_clients(const struct page *p)
@@ -286,35 +224,56 @@ static void render_clients(const struct page *p)
 	plain(p, "kvpin_connections", "gauge", "Client connections now.",
 	      atomic_load(&b->connections));
 	plain(p, "kvpin_connections_accepted_total", "counter", "Client connections accepted.",
-	      stat_get(&p->sum.accepted));
+	      stat_get(&p->all->accepted));
 	plain(p, "kvpin_accept_pauses_total", "counter",
 	      "Times the listeners rested: limits.connections reached, or no descriptor free.",
-	      stat_get(&p->sum.accept_pauses));
+	      stat_get(&p->all->accept_pauses));
 	family(p, "kvpin_http_errors_total", "counter", "Malformed requests, by reason.");
 	for (int e = KVPIN_HTTP_NONE + 1; e < KVPIN_HTTP_NR; e++)
 		fprintf(p->out, "kvpin_http_errors_total{reason=\"%s\"} %" PRIu64 "\n",
-			http_error_names[e], stat_get(&p->sum.http_errors[e]));
+			http_error_names[e], stat_get(&p->all->http_errors[e]));
 	plain(p, "kvpin_config_reloads_total", "counter", "Configurations published since start.",
 	      atomic_load(&b->reloads));
 	family(p, "kvpin_build_info", "gauge", "Always 1; the version is the label.");
 	fprintf(p->out, "kvpin_build_info{version=\"%s\"} 1\n", KVPIN_VERSION);
 }
 
-int metrics_render(const struct balancer *b, const struct metrics_base *base, FILE *out)
+/* Series that there would be without the kernel too, so that none appears or ends by a restart. */
+static void render_paths(const struct page *p)
 {
-	struct page *p = calloc(1, sizeof(*p));
+	family(p, "kvpin_path_available", "gauge",
+	       "Whether the data path is there: a path that the kernel or the privileges do not "
+	       "allow is not.");
+	for (int path = 0; path < STAT_PATH_NR; path++)
+		fprintf(p->out, "kvpin_path_available{path=\"%s\"} %d\n", stat_path_names[path],
+			path != STAT_PATH_STEER || p->sum->steer);
+	family(p, "kvpin_path_handovers_total", "counter",
+	       "Client connections handed over to the path and taken back by the relay.");
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"steer\",direction=\"over\"} %" PRIu64 "\n",
+		stat_get(&p->all->handed_over));
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"steer\",direction=\"back\"} %" PRIu64 "\n",
+		stat_get(&p->all->reclaimed));
+	family(p, "kvpin_path_refused_total", "counter",
+	       "Times that the path passed something up to the relay, or was not taken, by "
+	       "reason.");
+	for (int r = KVPIN_REFUSED_NONE + 1; r < KVPIN_REFUSED_NR; r++)
+		fprintf(p->out,
+			"kvpin_path_refused_total{path=\"steer\",reason=\"%s\"} %" PRIu64 "\n",
+			stat_refusal_names[r], stat_get(&p->all->refused[r]));
+	plain(p, "kvpin_steer_queued_bytes", "gauge",
+	      "Bytes that the kernel redirected to clients and their TCP has not taken yet.",
+	      p->sum->steer_queued);
+}
 
-	if (!p)
-		return -ENOMEM;
-	p->out = out;
-	p->balancer = b;
-	for (unsigned int w = 0; w < b->nr_workers; w++)
-		counters_add(&p->sum, balancer_stats(b, w), NR_COUNTERS(struct worker_stats));
-	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		if (!slot_configured(b, slot))
-			continue;
-		counters_sub(&p->sum.backend[slot], &base->backend[slot],
-			     NR_COUNTERS(struct backend_stats));
+void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FILE *out)
+{
+	struct page page = {.out = out, .balancer = b, .sum = sum, .all = &sum->all}, *p = &page;
+
+	for (unsigned int i = 0; i < sum->nr_configured; i++) {
+		uint32_t slot = sum->configured[i];
+
 		p->server[p->nr_servers].slot = slot;
 		label_escape(p->server[p->nr_servers].label, b->backends.slot[slot].name);
 		p->nr_servers++;
@@ -325,17 +284,17 @@ int metrics_render(const struct balancer *b, const struct metrics_base *base, FI
 	render_backend_counter(p, "kvpin_upstream_connects_total",
 			       "Connections opened to the server.",
 			       offsetof(struct backend_stats, connects));
-	render_backend_counter(p, "kvpin_upstream_reuses_total",
-			       "Requests that went over an open connection to the server.",
-			       offsetof(struct backend_stats, reuses));
+	render_backend_counter(
+		p, "kvpin_upstream_reuses_total",
+		"Requests that the relay sent over an open connection to the server.",
+		offsetof(struct backend_stats, reuses));
 	render_backend_counter(p, "kvpin_resends_total",
 			       "Requests sent again on another connection.",
 			       offsetof(struct backend_stats, resends));
 	render_hists(p);
+	render_paths(p);
 	render_sessions(p);
 	render_clients(p);
-	free(p);
-	return 0;
 }
 
 /* The customary process_* series; what /proc does not tell is left out. */
@@ -406,11 +365,10 @@ const char *metrics_ready(const struct balancer *b)
 	if (atomic_load(&b->draining))
 		return "draining";
 	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		if (!slot_configured(b, slot))
-			continue;
-		configured = true;
-		if (atomic_load(&b->backends.slot[slot].state) == BACKEND_UP &&
-		    atomic_load(&b->backends.slot[slot].weight))
+		uint32_t state = atomic_load(&b->backends.slot[slot].state);
+
+		configured |= state == BACKEND_UP || state == BACKEND_DOWN;
+		if (state == BACKEND_UP && atomic_load(&b->backends.slot[slot].weight))
 			return NULL;
 	}
 	return configured ? "no server is up" : "no server is configured";

@@ -40,7 +40,7 @@ const struct setting settings[] = {
 	{.key = "workers", .flag = "workers", .arg = "N", .example = "2",
 	 .help = "worker threads; auto: one per CPU", .group = SETTING_GROUP_TRAFFIC,
 	 .kind = SETTING_COUNT, AT(workers), .max = WORKERS_MAX, .zero = "auto"},
-	{.key = "path", .flag = "path", .arg = "auto|relay", .example = "auto",
+	{.key = "path", .flag = "path", .arg = "auto|relay|steer", .example = "auto",
 	 .help = "who moves the bytes", .group = SETTING_GROUP_TRAFFIC, .kind = SETTING_NAME,
 	 AT(path), .names = path_mode_names, .nr_names = PATH_MODE_NR},
 	{.key = "placement", .flag = "placement", .arg = "P", .example = "balanced",
@@ -61,6 +61,10 @@ const struct setting settings[] = {
 	{.key = "sessions.max", .flag = "max-sessions", .arg = "N", .example = "1000000",
 	 .help = "sessions kept at most", .group = SETTING_GROUP_SESSIONS, .kind = SETTING_COUNT,
 	 AT(session_max), .min = 1, .max = SESSIONS_MAX},
+	{.key = "sessions.state", .flag = "session-state", .arg = "PATH|auto|off",
+	 .example = "/var/lib/kvpin/sessions.state",
+	 .help = "keeps sessions over a restart; auto: beside the control socket",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_STATE_PATH, AT(session_state)},
 
 	{.key = "health.path", .flag = "health-path", .arg = "PATH", .example = "/health",
 	 .help = "asked for by active checks", .group = SETTING_GROUP_HEALTH,
@@ -114,11 +118,30 @@ const struct setting settings[] = {
 	 .help = "clients at once, all workers together", .group = SETTING_GROUP_LIMITS,
 	 .kind = SETTING_COUNT, AT(limit.connections), .min = 1, .max = 1000000},
 
+	{.key = "steer.pin", .flag = "steer-pin", .arg = "DIR", .example = "/sys/fs/bpf/kvpin",
+	 .help = "where the kernel's maps are pinned", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_DIR_PATH, AT(steer.pin)},
+	{.key = "steer.budget", .flag = "steer-budget", .arg = "SIZE", .example = "256KiB",
+	 .help = "queued by the kernel towards one client", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_SIZE, AT(steer.budget_bytes), .min = 4096, .max = 16 * 1024 * 1024},
+	{.key = "steer.budget_all", .flag = "steer-budget-all", .arg = "SIZE", .example = "64MiB",
+	 .help = "... and towards all clients", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_SIZE, AT(steer.budget_all_bytes), .min = 4096, .max = 1024 * 1024 * 1024},
+	{.key = "steer.holds", .flag = "steer-holds", .arg = "N", .example = "256",
+	 .help = "requests held for sending again, 32 KiB each", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_COUNT, AT(steer.holds), .min = 1, .max = 65536},
+	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "512KiB",
+	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
+	 AT(steer.ring_bytes), .min = 4096, .max = 64 * 1024 * 1024},
+
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},
 	{.key = "control", .flag = "control", .arg = "PATH|off",
 	 .example = "/run/kvpin/control.sock", .help = "control socket",
 	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_SOCKET_PATH, AT(control)},
+	{.key = "user", .flag = "user", .arg = "NAME", .example = "kvpin",
+	 .help = "who to be after the start, when started as root",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_USER, AT(user)},
 	{.key = "log.level", .flag = "log-level", .arg = "LEVEL", .example = "info",
 	 .help = "error, warn, info, debug", .group = SETTING_GROUP_OPERATION, .kind = SETTING_NAME,
 	 AT(log.level), .names = log_level_names, .nr_names = LOG_LEVEL_NR},
@@ -243,6 +266,55 @@ static int set_socket_path(const struct setting *s, struct config *c, const char
 	return 0;
 }
 
+static int set_state_path(const struct setting *s, struct config *c, const char *text, char *why,
+			  unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	value_quote(text, quoted);
+	if (!strchr(text, '/') && strcmp(text, "auto") && strcmp(text, "off")) {
+		snprintf(why, why_bytes, "%s is not a path; write one such as %s, or auto or off",
+			 quoted, s->example);
+		return -EINVAL;
+	}
+	if (strlen(text) >= s->size) {
+		snprintf(why, why_bytes, "%s is too long; at most %u bytes", quoted, s->size - 1);
+		return -EINVAL;
+	}
+	strcpy((char *)c + s->offset, text);
+	return 0;
+}
+
+static int set_user(const struct setting *s, struct config *c, const char *text, char *why,
+		    unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	value_quote(text, quoted);
+	if (strlen(text) >= s->size || strpbrk(text, " /:,")) {
+		snprintf(why, why_bytes, "%s is not the name of a user; write one such as %s",
+			 quoted, s->example);
+		return -EINVAL;
+	}
+	strcpy((char *)c + s->offset, text);
+	return 0;
+}
+
+static int set_dir_path(const struct setting *s, struct config *c, const char *text, char *why,
+			unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	value_quote(text, quoted);
+	if (text[0] != '/' || strlen(text) >= s->size) {
+		snprintf(why, why_bytes, "%s is not an absolute path of at most %u bytes; write one "
+			 "such as %s", quoted, s->size - 1, s->example);
+		return -EINVAL;
+	}
+	strcpy((char *)c + s->offset, text);
+	return 0;
+}
+
 static int set_metrics(struct config *c, const char *text, char *why, unsigned int why_bytes)
 {
 	int err = 0;
@@ -279,6 +351,12 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_url_path(s, c, text, why, why_bytes);
 	case SETTING_SOCKET_PATH:
 		return set_socket_path(s, c, text, why, why_bytes);
+	case SETTING_STATE_PATH:
+		return set_state_path(s, c, text, why, why_bytes);
+	case SETTING_USER:
+		return set_user(s, c, text, why, why_bytes);
+	case SETTING_DIR_PATH:
+		return set_dir_path(s, c, text, why, why_bytes);
 	case SETTING_METRICS:
 		return set_metrics(c, text, why, why_bytes);
 	case SETTING_LISTEN:
@@ -319,6 +397,9 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_BOOL:
 		return strcpy(text, *((const uint8_t *)c + s->offset) ? "true" : "false");
 	case SETTING_URL_PATH:
+	case SETTING_STATE_PATH:
+	case SETTING_DIR_PATH:
+	case SETTING_USER:
 		return strcpy(text, (const char *)c + s->offset);
 	case SETTING_SOCKET_PATH:
 		return strcpy(text, c->control[0] ? c->control : "off");

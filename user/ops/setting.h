@@ -20,6 +20,9 @@ enum setting_kind {
 	SETTING_NAME, /* one of a set of names */
 	SETTING_URL_PATH,
 	SETTING_SOCKET_PATH, /* or "off" */
+	SETTING_STATE_PATH,  /* or "auto" or "off" */
+	SETTING_DIR_PATH,
+	SETTING_USER,
 	SETTING_METRICS,     /* an address or "off" */
 	/* Lists: setting_set() appends one entry. */
 	SETTING_LISTEN,

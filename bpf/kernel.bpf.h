@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few kernel structures that the programs look into, by CO-RE: only names count, offsets are
+ * the running kernel's.
+ */
+#ifndef KERNEL_BPF_H
+#define KERNEL_BPF_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/* include/linux/tcp.h */
+struct tcp_sock {
+	__u32 write_seq;
+	__u32 copied_seq;
+};
+
+/* include/net/sock.h */
+struct sock {
+	void *sk_user_data;
+};
+
+/* include/linux/skbuff.h */
+struct sk_buff {
+	char cb[48];
+};
+
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+/* include/linux/skmsg.h */
+struct sk_psock {
+	struct sk_buff_head ingress_skb;
+};
+
+#pragma clang attribute pop
+
+/* The beginning of a received segment's control block (struct tcp_skb_cb in include/net/tcp.h). */
+struct tcp_seqs {
+	__u32 seq;
+	__u32 end_seq;
+};
+
+/* kernel/bpf/helpers.c, since 6.2 */
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+
+/* Flag bits in sk_user_data (SK_USER_DATA_NOCOPY, _BPF, _PSOCK in include/net/sock.h). */
+#define SK_USER_DATA_BITS 7UL
+
+/*
+ * Segments that wait in a socket's psock: redirected into it and not yet taken by its TCP, or
+ * passed and not yet queued for reading (sk_psock_backlog() in net/core/skmsg.c empties it).
+ */
+static __always_inline __u32 psock_queue_len(struct tcp_sock *tp)
+{
+	struct sk_psock *psock;
+	void *user_data = NULL;
+	__u32 qlen = 0;
+
+	bpf_core_read(&user_data, sizeof(user_data), &((struct sock *)tp)->sk_user_data);
+	psock = (struct sk_psock *)((unsigned long)user_data & ~SK_USER_DATA_BITS);
+	if (!psock || bpf_core_read(&qlen, sizeof(qlen), &psock->ingress_skb.qlen))
+		return 0;
+	return qlen;
+}
+
+#endif

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+# make check-vm runs the core cases on Debian's kernels in qemu (no hardware help needed):
+#   KERNELS="bookworm sid"   which (default: bookworm bookworm-backports sid)
+#   PATHS=relay              which data paths (default: "relay steer")
+
+tests: $(B)/tests/kvpin-churn
+
+$(B)/tests/kvpin-churn: $(B)/obj/tests/vm/churn.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $<
+
+check-vm: $(B)/kvpin $(B)/tests/kvpin-sim $(B)/tests/kvpin-load $(B)/tests/kvpin-churn
+	scripts/install-deps vm
+	KVPIN_BUILD=$(abspath $(B)) PATHS="$(PATHS)" tests/vm/check $(KERNELS)
+
+.PHONY: check-vm

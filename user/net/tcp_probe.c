@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A file of its own because libc's struct tcp_info lacks the newer fields, and its header excludes
+ * the kernel's. */
+#include "net/tcp_probe.h"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* include/net/tcp_states.h */
+#define STATE_ESTABLISHED 1
+#define STATE_CLOSE	  7
+
+bool tcp_probe(int fd, struct tcp_probe *p)
+{
+	struct tcp_info t;
+	socklen_t len = sizeof(t);
+
+	memset(&t, 0, sizeof(t));
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &t, &len))
+		return false;
+	p->state = TCP_PROBE_CLOSING;
+	if (t.tcpi_state == STATE_ESTABLISHED)
+		p->state = TCP_PROBE_ESTABLISHED;
+	else if (t.tcpi_state == STATE_CLOSE)
+		p->state = TCP_PROBE_CLOSED;
+	p->received = t.tcpi_bytes_received;
+	p->accepted = t.tcpi_bytes_sent - t.tcpi_bytes_retrans + t.tcpi_notsent_bytes;
+	return true;
+}

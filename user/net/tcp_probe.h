@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the kernel's TCP knows of a socket (TCP_INFO). */
+#ifndef NET_TCP_PROBE_H
+#define NET_TCP_PROBE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum tcp_probe_state { TCP_PROBE_ESTABLISHED, TCP_PROBE_CLOSING, TCP_PROBE_CLOSED };
+
+/* One snapshot, taken under the socket's lock (tcp_get_info()). */
+struct tcp_probe {
+	enum tcp_probe_state state;
+	uint64_t received; /* bytes that arrived in order, read or not */
+	uint64_t accepted; /* bytes taken for sending, sent or not */
+};
+
+/** tcp_probe() - ask; @fd: TCP socket; false when it cannot be asked */
+bool tcp_probe(int fd, struct tcp_probe *p);
+
+#endif

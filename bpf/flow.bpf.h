@@ -106,8 +106,9 @@ static __always_inline struct tcp_sock *tcp_of(struct bpf_sock *sk)
  * (tcp_data_queue(), "partial packet") and lets recvmsg() skip them, but a verdict gets all of it.
  * Takes them off. Returns the segment's length then; 0 when nothing is left.
  */
-static __always_inline __u32 segment_trim(struct __sk_buff *skb, struct kvpin_flow *flow)
+static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct side *side)
 {
+	struct kvpin_flow *flow = side->flow;
 	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
 	struct tcp_seqs seqs = {};
 	struct tcp_sock *tp;
@@ -134,6 +135,9 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, struct kvpin_fl
 				break;
 			twice -= n;
 		}
+		/* No memory: the daemon breaks the connection. */
+		if (twice)
+			event_up(side, KVPIN_REFUSED_OVERLAP, 0);
 	}
 	flow->next_seq = seqs.seq + skb->len;
 	flow->next_known = 1;
@@ -209,7 +213,8 @@ static __always_inline int hand_up(struct __sk_buff *skb, const struct side *sid
 	if (!pass)
 		__sync_fetch_and_or(&flow->word, KVPIN_WORD_LANE);
 	now = __sync_fetch_and_and(&flow->word, ~KVPIN_WORD_REDIRECT);
-	/* The daemon may have put the flow into LANE meanwhile: then this segment goes there too. */
+	/* The daemon may have put the flow into LANE meanwhile: then this segment goes there too.
+	 */
 	if (now & KVPIN_WORD_LANE)
 		verdict = lane(skb, side, position);
 	/* It waits for this. */

@@ -16,13 +16,13 @@
 #include "kvpin_http_body.h"
 #include "kvpin_key.h"
 
-#define SCRATCHES	 4
+#define SCRATCHES 4
 /* Bytes loaded at once to read framing between chunks. */
 #define WALK_WINDOW_BYTES 256
 /* Chunks take about ten turns each; beyond this a segment is handed up. */
-#define WALK_TURNS_MAX	 16384
+#define WALK_TURNS_MAX 16384
 /* Every step takes a byte or more, but for the first of a response. */
-#define HEAD_TURNS_MAX	 (KVPIN_BPF_HEAD_BYTES + 1)
+#define HEAD_TURNS_MAX (KVPIN_BPF_HEAD_BYTES + 1)
 
 struct scratch {
 	__u8 bytes[KVPIN_BPF_SCRATCH_BYTES];
@@ -95,8 +95,7 @@ static long head_turn(__u32 turn, struct head_loop *l)
 }
 
 /* kvpin_head_parse() of the first `len` bytes in the scratch. */
-static __always_inline int head_parse(struct scratch *s, const struct kvpin_names *names,
-				      __u32 len)
+static __always_inline int head_parse(struct scratch *s, const struct kvpin_names *names, __u32 len)
 {
 	struct head_loop l = {
 		.h = &s->head,
@@ -174,7 +173,8 @@ static long walk_turn(__u32 turn, struct walk_loop *l)
 static __always_inline __u32 body_walk(struct __sk_buff *skb, struct scratch *s, __u32 pos,
 				       __u32 have)
 {
-	struct walk_loop l = {.skb = skb, .s = s, .pos = pos, .len = skb->len, .from = 0, .to = have};
+	struct walk_loop l = {
+		.skb = skb, .s = s, .pos = pos, .len = skb->len, .from = 0, .to = have};
 
 	bpf_loop(WALK_TURNS_MAX, walk_turn, &l, 0);
 	return l.pos;

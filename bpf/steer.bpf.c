@@ -271,7 +271,7 @@ int steer_request(struct __sk_buff *skb)
 	side.quiet = !conn->running; /* only this program begins exchanges */
 	if (!len)
 		return verdict_fin(skb, &side);
-	len = segment_trim(skb, side.flow);
+	len = segment_trim(skb, &side);
 	if (!len)
 		return SK_DROP;
 	before = __sync_fetch_and_add(&side.flow->word, (__u64)len);
@@ -392,8 +392,9 @@ static __always_inline void answer_time(struct kvpin_upstream *u, struct kvpin_c
 }
 
 /* Returns a record that is to be submitted, or NULL. */
-static __always_inline struct kvpin_event *event_done(const struct side *side, const struct kvpin_conn *conn,
-				       const struct kvpin_upstream *u, __u64 now)
+static __always_inline struct kvpin_event *event_done(const struct side *side,
+						      const struct kvpin_conn *conn,
+						      const struct kvpin_upstream *u, __u64 now)
 {
 	void *ring = bpf_map_lookup_elem(&rings, &side->worker);
 	struct kvpin_event *e;
@@ -523,7 +524,7 @@ int steer_answer(struct __sk_buff *skb)
 	side.quiet = u->phase != KVPIN_PHASE_IDLE; /* no further request before the answer's end */
 	if (!len)
 		return verdict_fin(skb, &side);
-	len = segment_trim(skb, side.flow);
+	len = segment_trim(skb, &side);
 	if (!len)
 		return SK_DROP;
 	before = __sync_fetch_and_add(&side.flow->word, (__u64)len);

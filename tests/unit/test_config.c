@@ -113,7 +113,7 @@ static void defaults_are_as_the_reference_says(void **state)
 	assert_int_equal(c.steer.budget_bytes, 262144);
 	assert_int_equal(c.steer.budget_all_bytes, 67108864);
 	assert_int_equal(c.steer.holds, 256);
-	assert_int_equal(c.steer.ring_bytes, 524288);
+	assert_int_equal(c.steer.ring_bytes, 1048576);
 	assert_int_equal(c.log.level, LOG_INFO);
 	assert_int_equal(c.log.format, LOG_LOGFMT);
 	assert_false(c.log.requests);

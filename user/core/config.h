@@ -14,22 +14,22 @@
 #include "kvpin_http_head.h"
 
 /* A set of servers is a 64-bit mask all over; a host has 16 GPUs at most today. */
-#define BACKENDS_MAX	  64
-#define BACKEND_NAME_MAX  32 /* with the terminating zero */
-#define LISTEN_MAX	  8
-#define WORKERS_MAX	  64
-#define WEIGHT_MAX	  256
-#define SLOTS_MAX	  1024
-#define SESSIONS_MAX	  100000000 /* 6 GB of pins */
+#define BACKENDS_MAX	 64
+#define BACKEND_NAME_MAX 32 /* with the terminating zero */
+#define LISTEN_MAX	 8
+#define WORKERS_MAX	 64
+#define WEIGHT_MAX	 256
+#define SLOTS_MAX	 1024
+#define SESSIONS_MAX	 100000000 /* 6 GB of pins */
 /* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
-#define HOLD_BYTES_MAX	  (896 * 1024)
-#define HEALTH_PATH_MAX	  128
-#define CONTROL_PATH_MAX  108 /* sun_path */
-#define USER_NAME_MAX	  33
-#define STATE_PATH_MAX	  256
+#define HOLD_BYTES_MAX	 (896 * 1024)
+#define HEALTH_PATH_MAX	 128
+#define CONTROL_PATH_MAX 108 /* sun_path */
+#define USER_NAME_MAX	 33
+#define STATE_PATH_MAX	 256
 
 enum path_mode {
-	PATH_AUTO, /* the best that this kernel and these privileges allow, per exchange */
+	PATH_AUTO, /* the relay, for now */
 	PATH_RELAY,
 	PATH_STEER,
 	PATH_MODE_NR
@@ -89,10 +89,10 @@ struct config {
 	} timeout;
 
 	struct {
-		uint32_t head_bytes;   /* at most KVPIN_HEAD_BYTES_MAX */
-		uint32_t head_fields;  /* at most KVPIN_HEAD_FIELDS_MAX */
-		uint32_t hold_bytes;   /* of a request kept for sending it again */
-		uint32_t connections;  /* clients, all workers together */
+		uint32_t head_bytes;  /* at most KVPIN_HEAD_BYTES_MAX */
+		uint32_t head_fields; /* at most KVPIN_HEAD_FIELDS_MAX */
+		uint32_t hold_bytes;  /* of a request kept for sending it again */
+		uint32_t connections; /* clients, all workers together */
 	} limit;
 
 	bool forwarded_for; /* append X-Forwarded-For */

@@ -76,8 +76,7 @@ static uint64_t conn_due_ms(const struct conn *c)
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
-		return c->activity_ms +
-		       earlier(config->timeout.idle_ms, config->timeout.stall_ms);
+		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);
 	case CONN_RECLAIM:
 		return earlier(c->activity_ms + config->timeout.stall_ms,
 			       uv_now(&c->worker->loop) + c->steer.poll_ms);
@@ -183,9 +182,8 @@ static void conn_want(struct conn *c)
 static void conn_finish(struct conn *c, enum conn_close reason)
 {
 	/* Unread bytes would make close() send a RST, which can destroy the answer on its way. */
-	if (c->client_eof ||
-	    ((!c->x || c->x->request_body.state == KVPIN_BS_DONE) && buf_len(&c->in) == 0 &&
-	     !sock_unread(c->sock.fd))) {
+	if (c->client_eof || ((!c->x || c->x->request_body.state == KVPIN_BS_DONE) &&
+			      buf_len(&c->in) == 0 && !sock_unread(c->sock.fd))) {
 		conn_close(c, reason);
 		return;
 	}
@@ -302,6 +300,11 @@ static void linger_read(struct conn *c)
 /* Bytes from the ring make no socket readable. Returns true when some were taken. */
 static bool ring_read(struct conn *c)
 {
+	if ((c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) && c->current &&
+	    steer_waiting(&c->current->steer) && (upstream_events(c) & UV_READABLE)) {
+		exchange_answer(c);
+		return true;
+	}
 	if (!steer_waiting(&c->steer.sock) || !(client_events(c) & UV_READABLE))
 		return false;
 	if (c->state == CONN_HEAD)
@@ -485,7 +488,8 @@ static void on_timer(uv_timer_t *timer)
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
-	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || uv_now(&c->worker->loop) >= conn_due_ms(c))
+	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM ||
+	    uv_now(&c->worker->loop) >= conn_due_ms(c))
 		conn_timeout(c);
 	conn_run(c);
 	conn_rearm(c);

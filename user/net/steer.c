@@ -175,6 +175,8 @@ static bool client_gate(struct conn *c)
 		return false;
 	if (w->draining || c->client_eof || c->client_rdhup)
 		return steer_refuse(w, KVPIN_REFUSED_NOT_ESTABLISHED);
+	if (c->steer.bulky)
+		return steer_refuse(w, KVPIN_REFUSED_ANSWER_BULK);
 	if (c->steer.pipelines)
 		return steer_refuse(w, KVPIN_REFUSED_PIPELINES);
 	if (buf_len(&c->in) || steer_waiting(&c->steer.sock))
@@ -253,9 +255,9 @@ static bool answer_gate(struct conn *c)
 	unsigned int doublings = s->slow < SLOW_DOUBLINGS ? s->slow : SLOW_DOUBLINGS;
 
 	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard ||
-	    c->eof_passed || x->server_reset || !x->head_sent || x->out_ready ||
-	    buf_len(&c->out) || x->plain_body || body->state == KVPIN_BS_DONE ||
-	    body->state == KVPIN_BS_BAD || body->state == KVPIN_BS_TUNNEL)
+	    c->eof_passed || x->server_reset || !x->head_sent || x->out_ready || buf_len(&c->out) ||
+	    x->plain_body || body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
+	    body->state == KVPIN_BS_TUNNEL)
 		return false;
 	if (body->state == KVPIN_BS_COUNTED && body->left > worker_kern(w)->config->budget)
 		return steer_refuse(w, KVPIN_REFUSED_ANSWER_BULK);
@@ -542,10 +544,10 @@ void steer_settle(struct conn *c)
 		c->reset_client = true;
 	running = __atomic_exchange_n(&k->running, 0, __ATOMIC_SEQ_CST);
 	if (running && !c->x && exchange_rebuild(c, running, false))
-		backend_inflight_add(&c->worker->balancer->backends
-					      .slot[worker_kern(c->worker)->upstreams[running - 1]
-							    .backend],
-				     -1);
+		backend_inflight_add(
+			&c->worker->balancer->backends
+				 .slot[worker_kern(c->worker)->upstreams[running - 1].backend],
+			-1);
 	hold_give_back(c, false);
 }
 

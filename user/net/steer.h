@@ -34,35 +34,41 @@ struct steer;
 
 /* A socket that the kernel may steer, client's or server's. Zeroed: it is in no map. */
 struct steer_sock {
-	uint32_t entry;	   /* 1 + its entry in conns or upstreams; 0: in no map */
-	uint32_t role;	   /* KVPIN_ROLE_CLIENT, or the server's slot */
-	uint64_t cookie;   /* its own */
-	uint64_t client;   /* the client socket's */
-	uint64_t received; /* bytes that the daemon has taken from the socket */
-	uint64_t accepted; /* bytes for it that TCP had taken when it was handed over */
-	uint64_t queued;   /* flow.queued then */
-	bool armed;	   /* handed over */
-	bool laned;	   /* taken back: bytes of the ring come before those of recv() */
-	bool once;	   /* server's: not for another request */
+	uint32_t entry;		    /* 1 + its entry in conns or upstreams; 0: in no map */
+	uint32_t role;		    /* KVPIN_ROLE_CLIENT, or the server's slot */
+	uint64_t cookie;	    /* its own */
+	uint64_t client;	    /* the client socket's */
+	uint64_t received;	    /* bytes that the daemon has taken from the socket */
+	uint64_t accepted;	    /* bytes for it that TCP had taken when it was handed over */
+	uint64_t queued;	    /* flow.queued then */
+	bool armed;		    /* handed over */
+	bool laned;		    /* taken back: bytes of the ring come before those of recv() */
+	bool once;		    /* server's: not for another request */
 	uint32_t lane_at, lane_len; /* bytes from the ring */
 	uint8_t *lane;		    /* NULL when there are none */
 };
 
+/* A request body of more than this makes its connection "bulky". */
+#define STEER_BULK_BYTES (1024 * 1024)
+
 /* What a client connection keeps for this path. */
 struct steer_conn {
 	struct steer_sock sock;
-	struct list todo;      /* worker: events came */
+	struct list todo; /* worker: events came */
 	bool in_todo;
-	bool overrun;	       /* sent more ahead than is held for it */
-	bool pipelines;	       /* sent a request before it had the answer: stays with the relay */
-	uint8_t passed;	       /* requests or answers passed up in a row */
-	bool answer_passed;    /* the last one steered came back for its answer */
-	uint32_t skipped;      /* hand-overs left out because of that */
-	uint32_t slow;	       /* times that a budget was exceeded in this exchange */
-	uint64_t slow_ms;      /* the last time */
-	uint64_t redirected;   /* of the client's bytes, when last looked at */
-	uint32_t poll_ms;      /* reclaiming: how often the queues are looked at */
-	uint64_t drained;      /* reclaiming: bytes taken, when last looked at */
+	bool overrun;	     /* sent more ahead than is held for it */
+	bool pipelines;	     /* sent a request before it had the answer: stays with the relay */
+	bool bulky;	     /* moved a long body: stays with the relay, and its next upstreams
+			      * never enter the maps. A passed long body is at TCP's mercy:
+			      * retransmitted segments overlap there (segment_trim()) */
+	uint8_t passed;	     /* requests or answers passed up in a row */
+	bool answer_passed;  /* the last one steered came back for its answer */
+	uint32_t skipped;    /* hand-overs left out because of that */
+	uint32_t slow;	     /* times that a budget was exceeded in this exchange */
+	uint64_t slow_ms;    /* the last time */
+	uint64_t redirected; /* of the client's bytes, when last looked at */
+	uint32_t poll_ms;    /* reclaiming: how often the queues are looked at */
+	uint64_t drained;    /* reclaiming: bytes taken, when last looked at */
 };
 
 /* A worker's part. */

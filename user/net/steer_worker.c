@@ -85,8 +85,15 @@ bool steer_lane_add(struct steer_sock *s, const void *bytes, uint32_t len)
 static void passed_up(struct conn *c, const struct kvpin_event *e)
 {
 	switch (e->reason) {
+	case KVPIN_REFUSED_OVERLAP:
+		/* Bytes came twice and could not be taken off: never pass them for good ones. */
+		c->steer.overrun = true;
+		break;
 	case KVPIN_REFUSED_PIPELINED:
 		c->steer.pipelines = true;
+		break;
+	case KVPIN_REFUSED_ANSWER_BULK:
+		c->steer.bulky = true;
 		break;
 	case KVPIN_REFUSED_BUDGET:
 	case KVPIN_REFUSED_BUDGET_ALL:
@@ -161,7 +168,8 @@ static void conn_look(struct conn *c)
 	}
 	if (c->state == CONN_STEER) {
 		running = steer_running(c);
-		back = !redirects(w, &c->steer.sock) || (running && !redirects(w, &running->steer)) ||
+		back = !redirects(w, &c->steer.sock) ||
+		       (running && !redirects(w, &running->steer)) ||
 		       (!running && steer_kconn(c)->tell);
 		if (back)
 			steer_reclaim(c);

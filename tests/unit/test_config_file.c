@@ -340,7 +340,7 @@ static void the_reference_is_the_default(void **state)
 	assert_setting(&c, "steer.budget", "256KiB");
 	assert_setting(&c, "steer.budget_all", "64MiB");
 	assert_setting(&c, "steer.holds", "256");
-	assert_setting(&c, "steer.ring", "512KiB");
+	assert_setting(&c, "steer.ring", "1MiB");
 	assert_setting(&c, "metrics", "127.0.0.1:9464");
 	assert_setting(&c, "control", "/run/kvpin/control.sock");
 	assert_setting(&c, "log.level", "info");

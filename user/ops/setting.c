@@ -130,7 +130,7 @@ const struct setting settings[] = {
 	{.key = "steer.holds", .flag = "steer-holds", .arg = "N", .example = "256",
 	 .help = "requests held for sending again, 32 KiB each", .group = SETTING_GROUP_LIMITS,
 	 .kind = SETTING_COUNT, AT(steer.holds), .min = 1, .max = 65536},
-	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "512KiB",
+	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "1MiB",
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(steer.ring_bytes), .min = 4096, .max = 64 * 1024 * 1024},
 
@@ -139,7 +139,7 @@ const struct setting settings[] = {
 	{.key = "control", .flag = "control", .arg = "PATH|off",
 	 .example = "/run/kvpin/control.sock", .help = "control socket",
 	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_SOCKET_PATH, AT(control)},
-	{.key = "user", .flag = "user", .arg = "NAME", .example = "kvpin",
+	{.key = "user", .flag = "user", .arg = "NAME|off", .example = "kvpin",
 	 .help = "who to be after the start, when started as root",
 	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_USER, AT(user)},
 	{.key = "log.level", .flag = "log-level", .arg = "LEVEL", .example = "info",
@@ -290,6 +290,10 @@ static int set_user(const struct setting *s, struct config *c, const char *text,
 {
 	char quoted[VALUE_QUOTE_MAX];
 
+	if (!strcmp(text, "off")) {
+		c->user[0] = '\0';
+		return 0;
+	}
 	value_quote(text, quoted);
 	if (strlen(text) >= s->size || strpbrk(text, " /:,")) {
 		snprintf(why, why_bytes, "%s is not the name of a user; write one such as %s",
@@ -399,8 +403,9 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_URL_PATH:
 	case SETTING_STATE_PATH:
 	case SETTING_DIR_PATH:
-	case SETTING_USER:
 		return strcpy(text, (const char *)c + s->offset);
+	case SETTING_USER:
+		return strcpy(text, c->user[0] ? c->user : "off");
 	case SETTING_SOCKET_PATH:
 		return strcpy(text, c->control[0] ? c->control : "off");
 	case SETTING_METRICS:

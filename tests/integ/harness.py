@@ -62,6 +62,16 @@ class Process:
     def kill(self, sig=signal.SIGKILL):
         self.popen.send_signal(sig)
 
+    def suspend(self):
+        """SIGSTOP, and wait until every thread has stopped: the signal takes its time."""
+        self.kill(signal.SIGSTOP)
+        end = time.monotonic() + 5
+        tasks = f"/proc/{self.pid}/task"
+        while not all(open(f"{tasks}/{tid}/stat").read().rpartition(")")[2].split()[0] == "T"
+                      for tid in os.listdir(tasks)):
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
     def wait(self, timeout=20.0):
         code = self.popen.wait(timeout)
         self.log.close()

@@ -108,7 +108,7 @@ def test_what_a_server_says_unasked_is_nobodys_answer(start):
     kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--workers", "1")
     client = start.client(kvpin)
     assert client.request("GET", "/")[2] == b"good"
-    kvpin.kill(signal.SIGSTOP)
+    kvpin.suspend()
     client.send(get("/next"))
     speak.set()
     assert spoken.wait(5)

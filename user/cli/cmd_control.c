@@ -205,8 +205,6 @@ static void print_backends(const json_t *answer)
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
 		{"STEERED", "requests_steer", TABLE_NUMBER, NULL},
-		{"UP", "bytes_up", TABLE_BYTES, NULL},
-		{"DOWN", "bytes_down", TABLE_BYTES, NULL},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
 

@@ -13,6 +13,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "head_parse.bpf.h"
 #include "kvpin_http_body.h"
 #include "kvpin_key.h"
 
@@ -21,8 +22,6 @@
 #define WALK_WINDOW_BYTES 256
 /* Chunks take about ten turns each; beyond this a segment is handed up. */
 #define WALK_TURNS_MAX 16384
-/* Every step takes a byte or more, but for the first of a response. */
-#define HEAD_TURNS_MAX (KVPIN_BPF_HEAD_BYTES + 1)
 
 struct scratch {
 	__u8 bytes[KVPIN_BPF_SCRATCH_BYTES];
@@ -76,37 +75,6 @@ static __always_inline void scratch_give(struct scratch *s)
 
 	if (use)
 		__sync_fetch_and_and(use, ~s->bit);
-}
-
-struct head_loop {
-	struct kvpin_head *h;
-	const struct kvpin_names *names;
-	const __u8 *buf;
-	__u32 len;
-	int step;
-};
-
-static long head_turn(__u32 turn, struct head_loop *l)
-{
-	if (l->h->pos >= l->len)
-		return 1;
-	l->step = kvpin_head_step(l->h, l->names, l->buf, l->len);
-	return l->step != KVPIN_STEP_MORE;
-}
-
-/* kvpin_head_parse() of the first `len` bytes in the scratch. */
-static __always_inline int head_parse(struct scratch *s, const struct kvpin_names *names, __u32 len)
-{
-	struct head_loop l = {
-		.h = &s->head,
-		.names = names,
-		.buf = s->bytes,
-		.len = len < s->head.limit_bytes ? len : s->head.limit_bytes,
-		.step = KVPIN_STEP_MORE,
-	};
-
-	bpf_loop(HEAD_TURNS_MAX, head_turn, &l, 0);
-	return kvpin_head_settle(&s->head, l.step);
 }
 
 /* Copy up to `want` bytes of the segment from `pos` on into the scratch; returns how many. */

@@ -32,9 +32,67 @@ static __always_inline void hist(__u64 *bucket, const volatile __u64 *le_ns, __u
 		__sync_fetch_and_add(&bucket[i], 1);
 }
 
+/* ---- both ---- */
+
+/* What every segment goes through first. True: it is to be redirected, if that is possible; @before
+ * is the word as it was found. False: @verdict says all. */
+static __always_inline int segment_redirects(struct __sk_buff *skb, const struct side *side,
+					     __u64 *before, int *verdict)
+{
+	__u32 len = skb->len;
+
+	if (!len) {
+		*verdict = verdict_fin(skb, side);
+		return 0;
+	}
+	len = segment_trim(skb, side);
+	*verdict = SK_DROP;
+	if (!len)
+		return 0;
+	*before = __sync_fetch_and_add(&side->flow->word, (__u64)len);
+	*verdict = SK_PASS;
+	if (*before & KVPIN_WORD_LANE)
+		*verdict = lane(skb, side, *before & KVPIN_WORD_POSITION);
+	else if (*before & KVPIN_WORD_REDIRECT)
+		return 1;
+	return 0;
+}
+
+/* Gives the scratch back; with a reason the segment is handed up, else it goes to where
+ * bpf_sk_redirect_hash() said. */
+static __always_inline int segment_done(struct __sk_buff *skb, const struct side *side,
+					struct scratch *s, __u64 before, __u32 reason)
+{
+	if (s)
+		scratch_give(s);
+	if (reason)
+		return hand_up(skb, side, before, reason);
+	__sync_lock_test_and_set(&side->flow->walked, (before & KVPIN_WORD_POSITION) + skb->len);
+	return SK_PASS;
+}
+
+/* Parse the head at the segment's start into s->head. Sets how many bytes the scratch holds.
+ * Returns an enum kvpin_step; KVPIN_STEP_BAD also when nothing could be read. */
+static __always_inline int head_load(struct __sk_buff *skb, const struct kvpin_config *c,
+				     struct scratch *s, enum kvpin_head_kind kind, __u32 *have)
+{
+	__u32 names_at = c->names_at;
+	const struct kvpin_names *known = bpf_map_lookup_elem(&names, &names_at);
+
+	*have = scratch_load(skb, s, 0, KVPIN_BPF_HEAD_BYTES);
+	if (!known || !*have)
+		return KVPIN_STEP_BAD;
+	kvpin_head_init(&s->head, kind);
+	s->head.limit_bytes = c->head_bytes;
+	s->head.limit_fields = c->head_fields;
+	return head_parse(&s->head, known, s->bytes, *have);
+}
+
 /* ---- requests ---- */
 
 struct request {
+	struct kvpin_session *pin;
+	struct kvpin_backend *backend;
 	struct kvpin_upstream *u;
 	__u32 entry; /* of u */
 	__u64 session;
@@ -45,18 +103,9 @@ static __always_inline __u32 request_head(struct __sk_buff *skb, const struct kv
 					  struct scratch *s)
 {
 	struct kvpin_head *h = &s->head;
-	const struct kvpin_names *known;
-	__u32 names_at = c->names_at, have, end;
-	int step;
+	__u32 have, end;
+	int step = head_load(skb, c, s, KVPIN_REQUEST, &have);
 
-	known = bpf_map_lookup_elem(&names, &names_at);
-	have = scratch_load(skb, s, 0, KVPIN_BPF_HEAD_BYTES);
-	if (!known || !have)
-		return KVPIN_REFUSED_MALFORMED;
-	kvpin_head_init(h, KVPIN_REQUEST);
-	h->limit_bytes = c->head_bytes;
-	h->limit_fields = c->head_fields;
-	step = head_parse(s, known, have);
 	if (step == KVPIN_STEP_MORE)
 		return KVPIN_REFUSED_SPLIT;
 	if (step != KVPIN_STEP_DONE || h->start)
@@ -112,6 +161,8 @@ static __always_inline __u32 request_owner(const struct kvpin_conn *conn, __u32 
 		return KVPIN_REFUSED_BACKEND;
 	if (b->slots && b->inflight >= b->slots)
 		return KVPIN_REFUSED_SLOTS;
+	r->pin = pin;
+	r->backend = b;
 	kvpin_opaque(at);
 	if (at >= KVPIN_BACKENDS_MAX || !conn->upstream[at])
 		return KVPIN_REFUSED_NO_UPSTREAM;
@@ -177,24 +228,16 @@ static __always_inline __u32 request_aim(struct __sk_buff *skb, const struct kvp
 	return KVPIN_REFUSED_NONE;
 }
 
-static __always_inline void request_count(struct kvpin_conn *conn, const struct request *r,
-					  __u32 len, __u64 now)
+static __always_inline void request_count(const struct request *r, __u32 len, __u64 now)
 {
-	struct kvpin_session *pin = bpf_map_lookup_elem(&sessions, &r->session);
-	struct kvpin_backend *b;
-	struct kvpin_counters *n;
 	__u32 at = r->u->backend;
+	struct kvpin_counters *n = bpf_map_lookup_elem(&counters, &at);
 
-	b = bpf_map_lookup_elem(&backends, &at);
-	if (b)
-		__sync_fetch_and_add(&b->inflight, 1);
-	n = bpf_map_lookup_elem(&counters, &at);
+	__sync_fetch_and_add(&r->backend->inflight, 1);
 	if (n)
 		__sync_fetch_and_add(&n->bytes_up, len);
-	if (pin) {
-		pin->last_used_ns = now;
-		__sync_fetch_and_add(&pin->turns, 1);
-	}
+	r->pin->last_used_ns = now;
+	__sync_fetch_and_add(&r->pin->turns, 1);
 }
 
 /* Returns a reason to hand the segment up, or KVPIN_REFUSED_NONE: it was aimed at the server. */
@@ -249,7 +292,7 @@ static __always_inline __u32 request_steer(struct __sk_buff *skb, struct kvpin_c
 	conn->keyed = 1;
 	conn->flow.redirected += len;
 	conn->flow.last_ns = now;
-	request_count(conn, &r, len, now);
+	request_count(&r, len, now);
 	__sync_lock_test_and_set(&conn->running, r.entry + 1);
 	return KVPIN_REFUSED_NONE;
 }
@@ -257,11 +300,12 @@ static __always_inline __u32 request_steer(struct __sk_buff *skb, struct kvpin_c
 SEC("sk_skb")
 int steer_request(struct __sk_buff *skb)
 {
-	__u32 slot = skb->priority, reason, len = skb->len;
+	__u32 slot = skb->priority, reason;
 	struct kvpin_conn *conn = bpf_map_lookup_elem(&conns, &slot);
 	struct side side = {.conn = slot};
 	struct scratch *s;
 	__u64 before;
+	int verdict;
 
 	if (!conn)
 		return SK_PASS;
@@ -269,25 +313,11 @@ int steer_request(struct __sk_buff *skb)
 	side.cookie = conn->cookie;
 	side.worker = conn->worker;
 	side.quiet = !conn->running; /* only this program begins exchanges */
-	if (!len)
-		return verdict_fin(skb, &side);
-	len = segment_trim(skb, &side);
-	if (!len)
-		return SK_DROP;
-	before = __sync_fetch_and_add(&side.flow->word, (__u64)len);
-	if (before & KVPIN_WORD_LANE)
-		return lane(skb, &side, before & KVPIN_WORD_POSITION);
-	if (!(before & KVPIN_WORD_REDIRECT))
-		return SK_PASS;
+	if (!segment_redirects(skb, &side, &before, &verdict))
+		return verdict;
 	s = scratch_take();
-	if (!s)
-		return hand_up(skb, &side, before, KVPIN_REFUSED_OFF);
-	reason = request_steer(skb, conn, slot, s);
-	scratch_give(s);
-	if (reason)
-		return hand_up(skb, &side, before, reason);
-	__sync_lock_test_and_set(&side.flow->walked, (before & KVPIN_WORD_POSITION) + len);
-	return SK_PASS; /* to where bpf_sk_redirect_hash() said */
+	reason = s ? request_steer(skb, conn, slot, s) : KVPIN_REFUSED_OFF;
+	return segment_done(skb, &side, s, before, reason);
 }
 
 /* ---- answers ---- */
@@ -297,18 +327,8 @@ static __always_inline __u32 answer_head(struct __sk_buff *skb, const struct kvp
 					 struct scratch *s, __u8 method, __u32 *have)
 {
 	struct kvpin_head *h = &s->head;
-	const struct kvpin_names *known;
-	__u32 names_at = c->names_at;
-	int step;
+	int step = head_load(skb, c, s, KVPIN_RESPONSE, have);
 
-	known = bpf_map_lookup_elem(&names, &names_at);
-	*have = scratch_load(skb, s, 0, KVPIN_BPF_HEAD_BYTES);
-	if (!known || !*have)
-		return KVPIN_REFUSED_ANSWER_MALFORMED;
-	kvpin_head_init(h, KVPIN_RESPONSE);
-	h->limit_bytes = c->head_bytes;
-	h->limit_fields = c->head_fields;
-	step = head_parse(s, known, *have);
 	if (step == KVPIN_STEP_MORE)
 		return KVPIN_REFUSED_ANSWER_SPLIT;
 	if (step != KVPIN_STEP_DONE)
@@ -504,12 +524,13 @@ static __always_inline __u32 answer_steer(struct __sk_buff *skb, const struct si
 SEC("sk_skb")
 int steer_answer(struct __sk_buff *skb)
 {
-	__u32 entry = skb->priority, slot, reason, len = skb->len;
+	__u32 entry = skb->priority, slot, reason;
 	struct kvpin_upstream *u = bpf_map_lookup_elem(&upstreams, &entry);
 	struct side side = {.upstream = entry + 1};
 	struct kvpin_conn *conn;
 	struct scratch *s;
 	__u64 before;
+	int verdict;
 
 	if (!u)
 		return SK_PASS;
@@ -522,25 +543,11 @@ int steer_answer(struct __sk_buff *skb)
 	side.cookie = conn->cookie;
 	side.worker = conn->worker;
 	side.quiet = u->phase != KVPIN_PHASE_IDLE; /* no further request before the answer's end */
-	if (!len)
-		return verdict_fin(skb, &side);
-	len = segment_trim(skb, &side);
-	if (!len)
-		return SK_DROP;
-	before = __sync_fetch_and_add(&side.flow->word, (__u64)len);
-	if (before & KVPIN_WORD_LANE)
-		return lane(skb, &side, before & KVPIN_WORD_POSITION);
-	if (!(before & KVPIN_WORD_REDIRECT))
-		return SK_PASS;
+	if (!segment_redirects(skb, &side, &before, &verdict))
+		return verdict;
 	s = scratch_take();
-	if (!s)
-		return hand_up(skb, &side, before, KVPIN_REFUSED_OFF);
-	reason = answer_steer(skb, &side, conn, u, s);
-	scratch_give(s);
-	if (reason)
-		return hand_up(skb, &side, before, reason);
-	__sync_lock_test_and_set(&side.flow->walked, (before & KVPIN_WORD_POSITION) + len);
-	return SK_PASS; /* to where bpf_sk_redirect_hash() said */
+	reason = s ? answer_steer(skb, &side, conn, u, s) : KVPIN_REFUSED_OFF;
+	return segment_done(skb, &side, s, before, reason);
 }
 
 /*

@@ -130,13 +130,12 @@ struct kvpin_conn {
 	__u32 worker;	 /* whose ring */
 	__u32 running;	 /* 1 + upstream entry of the exchange that the kernel carries; 0: none */
 	__u32 hold;	 /* 1 + index of the copy of the request; 0: none */
-	__u32 last;	 /* 1 + upstream entry of the latest exchange */
+	__u32 tell;	 /* the daemon wants an event when the exchange is complete */
 	__u64 started_ns; /* of the exchange */
 	__u64 session;	 /* of the exchange */
 	__u64 bytes_up;	 /* of the exchange */
 	__u32 keyed;
-	__u32 tell;	 /* the daemon wants an event when the exchange is complete */
-	__u32 pad[2];
+	__u32 pad[3];
 	__u32 upstream[KVPIN_BACKENDS_MAX]; /* 1 + entry of the connection to each server; 0: none */
 };
 

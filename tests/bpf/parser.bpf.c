@@ -9,6 +9,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#include "head_parse.bpf.h"
 #include "parser_shared.h"
 #include "kvpin_key.h"
 
@@ -37,38 +38,6 @@ ONE_SLOT(orders, BPF_MAP_TYPE_ARRAY, struct parser_order);
 ONE_SLOT(inputs, BPF_MAP_TYPE_ARRAY, struct input);
 ONE_SLOT(results, BPF_MAP_TYPE_ARRAY, struct parser_result);
 ONE_SLOT(scratches, BPF_MAP_TYPE_PERCPU_ARRAY, struct scratch);
-
-struct head_loop {
-	struct kvpin_head *h;
-	const struct kvpin_names *names;
-	const __u8 *buf;
-	__u32 len;
-	int step;
-};
-
-static long head_turn(__u32 turn, struct head_loop *l)
-{
-	if (l->h->pos >= l->len)
-		return 1;
-	l->step = kvpin_head_step(l->h, l->names, l->buf, l->len);
-	return l->step != KVPIN_STEP_MORE;
-}
-
-/* kvpin_head_parse(), driven by bpf_loop(). */
-static __always_inline int head_parse(struct kvpin_head *h, const struct kvpin_names *names,
-				      const __u8 *buf, __u32 len)
-{
-	struct head_loop l = {
-		.h = h,
-		.names = names,
-		.buf = buf,
-		.len = len < h->limit_bytes ? len : h->limit_bytes,
-		.step = KVPIN_STEP_MORE,
-	};
-
-	bpf_loop(STEPS_MAX, head_turn, &l, 0);
-	return kvpin_head_settle(h, l.step);
-}
 
 struct body_loop {
 	struct kvpin_body *b;

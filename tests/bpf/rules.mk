@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 # The parser as a BPF object, and the test that runs it in the kernel (as root).
 
-# xxhash.h includes libc headers, which want to know the machine.
-BPF_TEST_FLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Wno-unused-parameter -D__x86_64__ \
-		  -Iinclude -I/usr/include/$(shell $(CC) -print-multiarch)
 BPF_TEST_OBJ := $(B)/tests/bpf/parser.bpf.o
 BPF_TEST_BIN := $(B)/tests/bpf/test_parser_bpf
 
@@ -11,7 +8,7 @@ tests: $(BPF_TEST_BIN)
 
 $(BPF_TEST_OBJ): tests/bpf/parser.bpf.c
 	@mkdir -p $(@D)
-	$(CLANG) $(BPF_TEST_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+	$(CLANG) $(BPF_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
 
 $(B)/obj/tests/bpf/test_parser_bpf.o: CPPFLAGS += -Itests/unit -Itests/bpf \
 	-DPARSER_OBJECT='"$(abspath $(BPF_TEST_OBJ))"' \

@@ -51,6 +51,18 @@ static inline struct kvpin_flow *steer_flow(const struct worker *w, const struct
 	return &steer_kupstream(w, s)->flow;
 }
 
+/* The hand-over word. */
+static inline uint64_t word_get(const struct kvpin_flow *flow)
+{
+	return __atomic_load_n(&flow->word, __ATOMIC_SEQ_CST);
+}
+
+static inline bool word_change(struct kvpin_flow *flow, uint64_t from, uint64_t to)
+{
+	return __atomic_compare_exchange_n(&flow->word, &from, to, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_SEQ_CST);
+}
+
 /** steer_todo() - look at the connection once the events are in */
 void steer_todo(struct conn *c);
 

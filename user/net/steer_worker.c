@@ -142,7 +142,7 @@ void steer_consume(struct worker *w)
 
 static bool redirects(struct worker *w, const struct steer_sock *s)
 {
-	return __atomic_load_n(&steer_flow(w, s)->word, __ATOMIC_SEQ_CST) & KVPIN_WORD_REDIRECT;
+	return word_get(steer_flow(w, s)) & KVPIN_WORD_REDIRECT;
 }
 
 /* Something happened to this connection: what? */

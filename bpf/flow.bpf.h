@@ -99,7 +99,24 @@ static __always_inline struct tcp_sock *tcp_of(struct bpf_sock *sk)
 
 /* Most that bpf_skb_adjust_room() takes off at once. */
 #define TRIM_BYTES 4095
-#define TRIM_TURNS 17
+/* A segment that TCP has coalesced (tcp_try_coalesce()) can be longer than 64 KiB: 17 fragments of
+ * 32 KiB at most. */
+#define TRIM_TURNS 160
+
+struct trim_loop {
+	struct __sk_buff *skb;
+	__s32 left;
+};
+
+static long trim_turn(__u32 turn, struct trim_loop *l)
+{
+	__s32 n = l->left < TRIM_BYTES ? l->left : TRIM_BYTES;
+
+	if (n <= 0 || bpf_skb_adjust_room(l->skb, -n, 0, 0))
+		return 1;
+	l->left -= n;
+	return 0;
+}
 
 /*
  * A retransmitted segment may begin with bytes that were received before; TCP queues it whole
@@ -110,9 +127,10 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct si
 {
 	struct kvpin_flow *flow = side->flow;
 	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
+	struct trim_loop l = {.skb = skb};
 	struct tcp_seqs seqs = {};
 	struct tcp_sock *tp;
-	__s32 twice = 0, i;
+	__s32 twice = 0;
 
 	if (bpf_core_read(&seqs, sizeof(seqs), &kskb->cb))
 		return skb->len;
@@ -128,16 +146,11 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct si
 		if (twice >= (__s32)skb->len)
 			return 0;
 		seqs.seq += twice;
-		for (i = 0; i < TRIM_TURNS && twice > 0; i++) {
-			__s32 n = twice < TRIM_BYTES ? twice : TRIM_BYTES;
-
-			if (bpf_skb_adjust_room(skb, -n, 0, 0))
-				break;
-			twice -= n;
-		}
+		l.left = twice;
+		bpf_loop(TRIM_TURNS, trim_turn, &l, 0);
 		/* No memory: the daemon breaks the connection. */
-		if (twice)
-			event_up(side, KVPIN_REFUSED_OVERLAP, 0);
+		if (l.left)
+			event_up(side, KVPIN_REFUSED_OVERLAP, l.left);
 	}
 	flow->next_seq = seqs.seq + skb->len;
 	flow->next_known = 1;

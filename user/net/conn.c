@@ -523,11 +523,11 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 	c->handles = 2;
 	c->armed_ms = UINT64_MAX;
 	list_add_tail(&w->conns, &c->link);
+	list_init(&c->steer.todo);
 	atomic_fetch_add(&w->balancer->connections, 1);
 	stat_add(&w->stats->accepted, 1);
 	stat_add(&w->stats->open, 1);
 	conn_set_state(c, CONN_HEAD);
-	steer_accepted(c);
 	/* The first request is often there already. */
 	head_read(c);
 	conn_run(c);

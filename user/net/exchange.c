@@ -359,8 +359,6 @@ void exchange_start(struct conn *c)
 		exchange_trouble(c, RELAY_BAD_REQUEST);
 		return;
 	case RELAY_WAIT:
-		if (x->request_body.left > STEER_BULK_BYTES)
-			c->steer.bulky = true;
 		/* A client without TCP_NODELAY sends its body when the head is acknowledged. */
 		conn_quickack(c);
 		break;

@@ -29,7 +29,7 @@
 #define STATE_PATH_MAX	 256
 
 enum path_mode {
-	PATH_AUTO, /* the relay, for now */
+	PATH_AUTO, /* steer, where the machine allows it; else the relay */
 	PATH_RELAY,
 	PATH_STEER,
 	PATH_MODE_NR

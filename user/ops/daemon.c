@@ -320,14 +320,24 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
 }
 
-/* The steer path is asked for by name, and must come up then (README, "Data paths"). */
+/*
+ * The steer path, where the configuration wants it and the machine allows it. Asked for by name it
+ * must come up; else the relay does the work, and that is said once, here, and by a metric.
+ */
 static int steer_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
 {
-	if (c->path != PATH_STEER)
+	int rc = -EOPNOTSUPP;
+
+	if (c->path == PATH_RELAY)
 		return 0;
-	if (!selftest_steer(why, why_bytes))
-		return -EOPNOTSUPP;
-	return steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);
+	if (selftest_steer(why, why_bytes))
+		rc = steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);
+	/* Another kvpin is there: this one is not wanted at all. */
+	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
+		return rc;
+	LOG(WARN, "the kernel cannot steer here, the relay moves all bytes", F_STR("reason", why));
+	why[0] = '\0';
+	return 0;
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */

@@ -234,8 +234,10 @@ static __always_inline void request_count(const struct request *r, __u32 len, __
 	struct kvpin_counters *n = bpf_map_lookup_elem(&counters, &at);
 
 	__sync_fetch_and_add(&r->backend->inflight, 1);
-	if (n)
+	if (n) {
+		__sync_fetch_and_add(&n->sent, 1);
 		__sync_fetch_and_add(&n->bytes_up, len);
+	}
 	r->pin->last_used_ns = now;
 	__sync_fetch_and_add(&r->pin->turns, 1);
 }

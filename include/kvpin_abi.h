@@ -241,7 +241,8 @@ struct kvpin_hold {
 /* Counters per server and CPU; the kernel counts only what it carried to the end, and the bytes
  * that it moved. */
 struct kvpin_counters {
-	__u64 requests;
+	__u64 requests; /* carried to the end */
+	__u64 sent;	/* redirected to the server */
 	__u64 bytes_up;
 	__u64 bytes_down;
 	__u64 ttft_sum_ns;

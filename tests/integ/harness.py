@@ -112,6 +112,13 @@ def checksum(data):
     return xxhash.xxh64_hexdigest(data)
 
 
+def wait_until(what, timeout=10.0, why="it did not come about"):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, why() if callable(why) else why
+        time.sleep(0.005)
+
+
 def split_addr(text):
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)

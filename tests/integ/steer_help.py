@@ -13,9 +13,8 @@ import socket
 import struct
 import subprocess
 import threading
-import time
 
-from harness import ROOT, Client, checksum
+from harness import ROOT, Client, checksum, wait_until
 from rawserver import reply
 
 VERIFY = "x-sim-verify: 1"
@@ -34,13 +33,6 @@ def refusal_names():
 
 
 REFUSALS = refusal_names()
-
-
-def wait_until(what, timeout=5.0, why="it did not come about"):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, why() if callable(why) else why
-        time.sleep(0.002)
 
 
 class Kernel:

@@ -9,7 +9,7 @@ import time
 import pytest
 import xxhash
 
-from harness import Client
+from harness import Client, wait_until
 from rawserver import chunked, pattern, reply
 
 NO_CHECKS = ("--health-interval", "off")
@@ -21,13 +21,6 @@ def dead_address():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return "127.0.0.1:%d" % sock.getsockname()[1]
-
-
-def wait_until(what, timeout=5.0):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def wait_state(kvpin, name, state, timeout=5.0):

@@ -284,10 +284,9 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 	render_backend_counter(p, "kvpin_upstream_connects_total",
 			       "Connections opened to the server.",
 			       offsetof(struct backend_stats, connects));
-	render_backend_counter(
-		p, "kvpin_upstream_reuses_total",
-		"Requests that the relay sent over an open connection to the server.",
-		offsetof(struct backend_stats, reuses));
+	render_backend_counter(p, "kvpin_upstream_reuses_total",
+			       "Requests that went over an open connection to the server.",
+			       offsetof(struct backend_stats, reuses));
 	render_backend_counter(p, "kvpin_resends_total",
 			       "Requests sent again on another connection.",
 			       offsetof(struct backend_stats, resends));

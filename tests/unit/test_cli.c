@@ -149,7 +149,7 @@ static void every_flag_arrives_in_its_field(void **state)
 	assert_int_equal(c->workers, 3);
 	assert_int_equal(c->path, PATH_RELAY);
 	assert_int_equal(c->nr_keys, 2);
-	assert_string_equal(c->key_header[1], "X-B");
+	assert_string_equal(c->key[1].name, "X-B");
 	assert_int_equal(c->session_ttl_ms, 7200000);
 	assert_int_equal(c->session_max, 5);
 	assert_int_equal(c->placement, PLACEMENT_HASH);
@@ -209,13 +209,13 @@ static void flags_override_the_file_and_replace_its_lists(void **state)
 	assert_string_equal(c->backend[0].name, "c");
 	assert_int_equal(addr_port(&c->listen[0]), 80);
 	assert_int_equal(c->session_ttl_ms, 300000);
-	assert_string_equal(c->key_header[0], "X-File");
+	assert_string_equal(c->key[0].name, "X-File");
 	assert_false(c->log.requests);
 	free(c);
 	sprintf(line, "run --config %s --session-header X-Flag", path);
 	c = must_build(line);
 	assert_int_equal(c->nr_keys, 1);
-	assert_string_equal(c->key_header[0], "X-Flag");
+	assert_string_equal(c->key[0].name, "X-Flag");
 	assert_int_equal(c->nr_backends, 2);
 	free(c);
 	sprintf(line, "run --config %s --no-affinity", path);

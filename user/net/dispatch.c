@@ -99,7 +99,7 @@ bool dispatch_choose(struct conn *c)
 		in->pin = txn.session.backend;
 		if (!x->attempts)
 			x->later_turn = true;
-	} else if (x->keyed && !x->attempts) {
+	} else if (x->keyed && !x->attempts && x->key.at != KEY_NONE) {
 		stat_add(&w->stats->first_turns, 1);
 	}
 	dispatch_decide(w);

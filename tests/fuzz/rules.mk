@@ -20,6 +20,12 @@ $(B)/tests/fuzz/fuzz_config: tests/fuzz/fuzz_config.c $(FUZZ_CONFIG_SRC)
 	@mkdir -p $(@D)
 	$(CLANG) $(FUZZ_FLAGS) -Iuser -o $@ $^ $(shell pkg-config --libs libcyaml libxxhash)
 
+FUZZ_KEYS_SRC := $(addprefix user/core/,json_scan.c body_scan.c key.c prefix.c)
+
+$(B)/tests/fuzz/fuzz_keys: tests/fuzz/fuzz_keys.c $(FUZZ_KEYS_SRC)
+	@mkdir -p $(@D)
+	$(CLANG) $(FUZZ_FLAGS) -Iuser -o $@ $^ $(shell pkg-config --libs libxxhash) -lm -lpthread
+
 $(B)/tests/parse-one: $(B)/obj/tests/fuzz/parse_one.o
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $<

@@ -227,7 +227,7 @@ def test_a_reload_switches_prefixes_on(start, tmp_path):
 
 def test_long_bodies_whose_model_comes_last_still_match(start):
     """The head that is looked at ends before the model: the unsalted chain finds it."""
-    kvpin = start.kvpin(start.sims(4), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4, ctx=1000000), *prefix(), *FOREVER)
     client = start.client(kvpin)
     history = [message("user", words("long", 900))]
     owner, answer = chat(client, history)

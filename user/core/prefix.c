@@ -148,30 +148,60 @@ static bool node_expired(const struct prefix_index *p, const struct node *n, uin
 	return now_ms > n->used_ms && now_ms - n->used_ms > p->ttl_ms;
 }
 
-/* The nodes of a chain, as far as they are there; returns how many. A long chain's are scattered
- * over the memory: they are fetched at the same time, not one after the other. */
+/* The same whatever the parent: all but certainly the one, for a hash covers all before it. */
+static uint32_t node_of_hash(const struct prefix_index *p, uint64_t hash)
+{
+	uint32_t i = *bucket_of(p, hash);
+
+	while (i != NONE && p->node[i].hash != hash)
+		i = p->node[i].next;
+	return i;
+}
+
+/* Window by window, certain in any case. */
+static uint32_t path_find_slowly(const struct prefix_index *p, const uint64_t *chain, uint32_t nr,
+				 uint32_t *path)
+{
+	uint32_t i;
+
+	for (i = 0; i < nr; i++) {
+		path[i] = node_find(p, chain[i], i ? path[i - 1] : NONE);
+		if (path[i] == NONE)
+			break;
+	}
+	return i;
+}
+
+/* The nodes of a chain, as far as they are there; returns how many. Where one is, all before it
+ * are: so the last is found by halving, and the others from child to parent, which mostly are
+ * neighbours in memory. In a large index each node that is looked up by its hash costs two cache
+ * misses; 64 of them would be three microseconds. */
 static uint32_t path_find(const struct prefix_index *p, const uint64_t *chain, uint32_t nr,
 			  uint32_t *path)
 {
-	uint32_t i, parent = NONE;
+	uint32_t there = 0, absent = nr + 1, probe = nr, last = NONE, at, i;
 
-	if (!nr || node_find(p, chain[0], NONE) == NONE)
+	if (!nr || node_of_hash(p, chain[0]) == NONE)
 		return 0;
-	for (i = 1; i < nr; i++)
-		__builtin_prefetch(bucket_of(p, chain[i]));
-	for (i = 1; i < nr; i++) {
-		uint32_t first = *bucket_of(p, chain[i]);
-
-		if (first != NONE)
-			__builtin_prefetch(&p->node[first]);
+	while (absent - there > 1) {
+		i = node_of_hash(p, chain[probe - 1]);
+		if (i != NONE) {
+			there = probe;
+			last = i;
+		} else {
+			absent = probe;
+		}
+		probe = there + (absent - there) / 2;
 	}
-	for (i = 0; i < nr; i++) {
-		path[i] = node_find(p, chain[i], parent);
-		if (path[i] == NONE)
+	for (at = there, i = last; at-- && i != NONE; i = p->node[i].parent) {
+		if (p->node[i].hash != chain[at])
 			break;
-		parent = path[i];
+		path[at] = i;
 	}
-	return i;
+	/* Else two hashes of 64 bits were equal by chance. */
+	if (at == UINT32_MAX && i == NONE)
+		return there;
+	return path_find_slowly(p, chain, nr, path);
 }
 
 /* ---- weights ---- */

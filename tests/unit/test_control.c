@@ -243,6 +243,9 @@ static void shows_the_status(void **state)
 	assert_false(yes(body, "draining"));
 	assert_string_equal(str(body, "path"), "auto");
 	assert_string_equal(str(body, "path_in_use"), "relay");
+	assert_int_equal(json_object_size(json_object_get(body, "keys")), 0);
+	assert_int_equal(json_object_size(json_object_get(body, "keyless")), 0);
+	assert_string_equal(str(body, "advice"), "");
 	assert_int_equal(num(body, "requests_relay"), 0);
 	assert_int_equal(num(body, "requests_steer"), 0);
 	assert_int_equal(num(body, "path_handed_over"), 0);

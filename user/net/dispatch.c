@@ -62,10 +62,12 @@ static void prefix_bind(struct worker *w, struct exchange *x)
 		      now_ms);
 	prefix_insert(index, x->chain->plain, x->chain->nr_plain, d->backend,
 		      generation[d->backend], now_ms);
+	if (x->attempts > 1)
+		return;
 	stat_add(&w->stats->prefixes[d->reason], 1);
 	if (d->disturbed != SESSION_NO_BACKEND)
 		stat_add(&w->stats->backend[d->disturbed].disturbed, 1);
-	if (x->attempts == 1 && d->reason == DECIDE_PREFIX)
+	if (d->reason == DECIDE_PREFIX)
 		x->later_turn = true;
 }
 

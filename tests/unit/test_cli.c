@@ -149,7 +149,7 @@ static void every_flag_arrives_in_its_field(void **state)
 	assert_int_equal(c->workers, 3);
 	assert_int_equal(c->path, PATH_RELAY);
 	assert_int_equal(c->nr_keys, 2);
-	assert_string_equal(c->key_header[1], "X-B");
+	assert_string_equal(c->key[1].name, "X-B");
 	assert_int_equal(c->session_ttl_ms, 7200000);
 	assert_int_equal(c->session_max, 5);
 	assert_int_equal(c->placement, PLACEMENT_HASH);
@@ -209,13 +209,13 @@ static void flags_override_the_file_and_replace_its_lists(void **state)
 	assert_string_equal(c->backend[0].name, "c");
 	assert_int_equal(addr_port(&c->listen[0]), 80);
 	assert_int_equal(c->session_ttl_ms, 300000);
-	assert_string_equal(c->key_header[0], "X-File");
+	assert_string_equal(c->key[0].name, "X-File");
 	assert_false(c->log.requests);
 	free(c);
 	sprintf(line, "run --config %s --session-header X-Flag", path);
 	c = must_build(line);
 	assert_int_equal(c->nr_keys, 1);
-	assert_string_equal(c->key_header[0], "X-Flag");
+	assert_string_equal(c->key[0].name, "X-Flag");
 	assert_int_equal(c->nr_backends, 2);
 	free(c);
 	sprintf(line, "run --config %s --no-affinity", path);
@@ -461,7 +461,10 @@ static void reads_print_tables(void **state)
 			     "{\"version\":\"1\",\"pid\":7,\"uptime_s\":3725.5,\"draining\":false,"
 			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
 			     "\"path_in_use\":\"steer\",\"workers\":2,"
-			     "\"connections\":3,\"sessions\":4,\"requests_relay\":5,"
+			     "\"connections\":3,\"sessions\":4,"
+			     "\"keys\":{\"header\":9,\"json\":1},"
+			     "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
+			     "\"requests_relay\":5,"
 			     "\"requests_steer\":60,\"path_handed_over\":8,\"path_taken_back\":7,"
 			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
 			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
@@ -478,6 +481,9 @@ static void reads_print_tables(void **state)
 				 "workers           2\n"
 				 "connections       3\n"
 				 "sessions          4\n"
+				 "keys              header 9, json 1\n"
+				 "keyless           balance 2\n"
+				 "advice            do so\n"
 				 "requests relayed  5\n"
 				 "requests steered  60\n"
 				 "handed over       8\n"

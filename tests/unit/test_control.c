@@ -25,6 +25,7 @@
 
 #include "base/log.h"
 #include "ops/control.h"
+#include "ops/key_watch.h"
 
 #define WORKERS	 2
 #define SESSIONS 700
@@ -34,6 +35,7 @@ static struct world {
 	struct config c;
 	struct worker_stats stats[WORKERS];
 	struct metrics_base base;
+	struct key_watch watch;
 	pthread_rwlock_t lock;
 	char dir[64];
 	char path[CONTROL_PATH_MAX];
@@ -99,6 +101,7 @@ static int try_start(const char *path, struct control **out, char *why, unsigned
 	const struct control_params params = {
 		.balancer = &w.b,
 		.base = &w.base,
+		.watch = &w.watch,
 		.lock = &w.lock,
 		.reload = fake_reload,
 		.arg = &w,
@@ -240,6 +243,9 @@ static void shows_the_status(void **state)
 	assert_false(yes(body, "draining"));
 	assert_string_equal(str(body, "path"), "auto");
 	assert_string_equal(str(body, "path_in_use"), "relay");
+	assert_int_equal(json_object_size(json_object_get(body, "keys")), 0);
+	assert_int_equal(json_object_size(json_object_get(body, "keyless")), 0);
+	assert_string_equal(str(body, "advice"), "");
 	assert_int_equal(num(body, "requests_relay"), 0);
 	assert_int_equal(num(body, "requests_steer"), 0);
 	assert_int_equal(num(body, "path_handed_over"), 0);

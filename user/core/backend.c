@@ -57,6 +57,13 @@ static uint32_t state_get(const struct backend *b)
 	return atomic_load_explicit(&b->state, memory_order_acquire);
 }
 
+/* The one place where a server's cache is written off; whoever remembered what it held compares
+ * generations. */
+static void cache_lost(struct backend *b)
+{
+	atomic_fetch_add_explicit(&b->generation, 1, memory_order_relaxed);
+}
+
 /* Let the kernel see the state. Two threads may change it at once: the last look counts. */
 static void state_share(struct backend *b)
 {
@@ -70,6 +77,8 @@ static void state_share(struct backend *b)
 
 static void state_set(struct backend *b, uint32_t state)
 {
+	if (state != BACKEND_UP)
+		cache_lost(b);
 	atomic_store_explicit(&b->state, state, memory_order_release);
 	state_share(b);
 }
@@ -78,8 +87,26 @@ static bool state_change(struct backend *b, uint32_t from, uint32_t to)
 {
 	if (!atomic_compare_exchange_strong(&b->state, &from, to))
 		return false;
+	if (to != BACKEND_UP)
+		cache_lost(b);
 	state_share(b);
 	return true;
+}
+
+void backend_generations(const struct backend_table *t, uint32_t generation[BACKENDS_MAX])
+{
+	for (uint32_t i = 0; i < BACKENDS_MAX; i++)
+		generation[i] = atomic_load_explicit(&t->slot[i].generation, memory_order_relaxed);
+}
+
+void backend_host_lost(struct backend_table *t, const struct backend *b)
+{
+	uint32_t nr = atomic_load_explicit(&t->nr, memory_order_acquire), i;
+
+	for (i = 0; i < nr; i++)
+		if (state_get(&t->slot[i]) != BACKEND_FREE &&
+		    addr_same_host(&t->slot[i].addr, &b->addr))
+			cache_lost(&t->slot[i]);
 }
 
 static bool backend_configured(const struct backend *b)

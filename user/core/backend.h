@@ -22,7 +22,7 @@ _Static_assert(BACKENDS_MAX == KVPIN_BACKENDS_MAX, "a slot is the same for the k
 _Static_assert(BACKEND_NAME_MAX == KVPIN_BACKEND_NAME_MAX, "and so is its name");
 
 enum backend_state {
-	BACKEND_FREE,	 /* slot not in use */
+	BACKEND_FREE, /* slot not in use */
 	BACKEND_UP,
 	BACKEND_DOWN,	 /* takes nothing; its sessions move when they next speak */
 	BACKEND_REMOVED, /* no longer configured; finishes what is in flight */
@@ -34,9 +34,9 @@ extern const char *const backend_state_names[BACKEND_STATE_NR];
 /* Why a server is thought down. */
 enum backend_cause {
 	BACKEND_CAUSE_NONE,
-	BACKEND_CAUSE_REFUSED,	 /* connect refused, unreachable or timed out */
-	BACKEND_CAUSE_RESET,	 /* connection lost before the first byte of an answer */
-	BACKEND_CAUSE_CHECK,	 /* the active check failed */
+	BACKEND_CAUSE_REFUSED, /* connect refused, unreachable or timed out */
+	BACKEND_CAUSE_RESET,   /* connection lost before the first byte of an answer */
+	BACKEND_CAUSE_CHECK,   /* the active check failed */
 	BACKEND_CAUSE_NR
 };
 
@@ -52,11 +52,13 @@ struct backend {
 	_Atomic uint32_t weight;
 	_Atomic uint32_t slots;
 	struct kvpin_backend *shared; /* in flight, and a copy of the rest for the kernel */
-	_Atomic uint32_t resets;     /* consecutive BACKEND_CAUSE_RESET reports */
-	_Atomic uint64_t retry_ms;   /* without active checks: when it may be tried again */
+	_Atomic uint32_t
+		generation;	   /* of its cache: grows when what it held must be thought lost */
+	_Atomic uint32_t resets;   /* consecutive BACKEND_CAUSE_RESET reports */
+	_Atomic uint64_t retry_ms; /* without active checks: when it may be tried again */
 	_Atomic uint64_t changed_ms; /* last change of state */
-	_Atomic uint32_t good, bad; /* consecutive results of the check, since the last change */
-	_Atomic bool checked;	    /* a first result is in */
+	_Atomic uint32_t good, bad;  /* consecutive results of the check, since the last change */
+	_Atomic bool checked;	     /* a first result is in */
 };
 
 struct backend_table {
@@ -126,6 +128,12 @@ struct backend *backend_find(struct backend_table *t, const char *name);
  */
 bool backend_report_failure(struct backend_table *t, struct backend *b, enum backend_cause cause,
 			    uint64_t now_ms);
+
+/** backend_generations() - of all slots' caches; what was remembered of an older one is void */
+void backend_generations(const struct backend_table *t, uint32_t generation[BACKENDS_MAX]);
+
+/** backend_host_lost() - the host of @b cannot be reached: all its servers' caches are gone */
+void backend_host_lost(struct backend_table *t, const struct backend *b);
 
 /** backend_report_success() - an answer began: forgets earlier resets */
 void backend_report_success(struct backend *b);

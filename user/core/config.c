@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/config_keys.h"
+
 #define SECOND_MS 1000
 #define MINUTE_MS (60 * SECOND_MS)
 #define HOUR_MS	  (60 * MINUTE_MS)
@@ -39,6 +41,17 @@ const char *const placement_names[PLACEMENT_NR] = {
 	[PLACEMENT_HASH] = "hash",
 	[PLACEMENT_LEAST_INFLIGHT] = "least-inflight",
 	[PLACEMENT_ROUND_ROBIN] = "round-robin",
+};
+
+const char *const missing_names[MISSING_NR] = {
+	[MISSING_BALANCE] = "balance",
+	[MISSING_CLIENT_IP] = "client-ip",
+	[MISSING_GENERATE] = "generate",
+};
+
+const char *const sidecar_names[SIDECAR_NR] = {
+	[SIDECAR_FOLLOW] = "follow",
+	[SIDECAR_AVOID] = "avoid",
 };
 
 /* A number's bounds, both included. */
@@ -69,6 +82,7 @@ static const struct bound bounds[] = {
 	BOUND("timeouts.stall", timeout.stall_ms, " ms", 1, DAY_MS),
 	BOUND("timeouts.tunnel", timeout.tunnel_ms, " ms", 1, DAY_MS),
 	BOUND("timeouts.drain", timeout.drain_ms, " ms", 0, DAY_MS),
+	BOUND("affinity.body_bytes", affinity.body_bytes, " bytes", KIB, HOLD_BYTES_MAX),
 	BOUND("limits.head", limit.head_bytes, " bytes", HEAD_BYTES_MIN, KVPIN_HEAD_BYTES_MAX),
 	BOUND("limits.fields", limit.head_fields, "", 1, KVPIN_HEAD_FIELDS_MAX),
 	BOUND("limits.hold", limit.hold_bytes, " bytes", 0, HOLD_BYTES_MAX),
@@ -105,7 +119,10 @@ void config_defaults(struct config *c)
 	c->path = PATH_AUTO;
 	c->nr_keys = sizeof(keys) / sizeof(keys[0]);
 	for (i = 0; i < c->nr_keys; i++)
-		strcpy(c->key_header[i], keys[i]);
+		strcpy(c->key[i].name, keys[i]);
+	strcpy(c->affinity.generate_header, "X-Session-Id");
+	c->affinity.body_bytes = 64 * KIB;
+	config_prefix_defaults(c);
 	c->placement = PLACEMENT_BALANCED;
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
@@ -169,6 +186,11 @@ static int check_choices(const struct config *c, const struct complaint *to)
 {
 	if ((unsigned int)c->path >= PATH_MODE_NR)
 		return refuse(to, "path is unknown; use auto, relay or steer");
+	if ((unsigned int)c->affinity.missing >= MISSING_NR)
+		return refuse(to, "affinity.missing is unknown; use balance, client-ip or "
+				  "generate");
+	if ((unsigned int)c->affinity.sidecar >= SIDECAR_NR)
+		return refuse(to, "affinity.sidecar is unknown; use follow or avoid");
 	if ((unsigned int)c->placement >= PLACEMENT_NR)
 		return refuse(to, "placement is unknown; use balanced, hash, least-inflight or "
 				  "round-robin");
@@ -315,48 +337,6 @@ static int check_health(const struct config *c, const struct complaint *to)
 	return 0;
 }
 
-/* Why did kvpin_names_add() refuse it? */
-static int refuse_key(const struct kvpin_names *names, const char *key, const struct complaint *to)
-{
-	__u32 len = (__u32)strlen(key);
-	__u8 field = kvpin_names_find(names, (const __u8 *)key, len, 0, len);
-
-	if (!len)
-		return refuse(to, "affinity.keys has an empty header name; remove it");
-	if (field >= KVPIN_FIELD_KEY0)
-		return refuse(to, "affinity.keys has \"%s\" twice; remove one", key);
-	if (field != KVPIN_FIELD_OTHER)
-		return refuse(to,
-			      "affinity.keys: \"%s\" is a header of HTTP itself and cannot name a "
-			      "session; use one of your own, e.g. X-Session-Id",
-			      key);
-	return refuse(to,
-		      "affinity.keys: \"%s\" is not a header name; use letters, digits, '-' "
-		      "and '_'",
-		      key);
-}
-
-static int derive_names(struct config *c, const struct complaint *to)
-{
-	unsigned int i;
-
-	if (c->nr_keys > KVPIN_KEY_HEADERS_MAX)
-		return refuse(to, "affinity.keys has %u headers; at most %d", c->nr_keys,
-			      KVPIN_KEY_HEADERS_MAX);
-	kvpin_names_init(&c->names);
-	for (i = 0; i < c->nr_keys; i++) {
-		const char *key = c->key_header[i];
-
-		if (!text_ends(key, sizeof(c->key_header[i])))
-			return refuse(to,
-				      "affinity.keys: \"%.*s\" is too long; at most %d characters",
-				      KVPIN_NAME_BYTES, key, KVPIN_NAME_BYTES);
-		if (kvpin_names_add(&c->names, key, (__u32)strlen(key), KVPIN_FIELD_KEY0 + i))
-			return refuse_key(&c->names, key, to);
-	}
-	return 0;
-}
-
 /* Beside the control socket, under a name that goes with its own: two kvpins on a host have two
  * sockets, and must not write each other's pins. */
 static void derive_state(struct config *c)
@@ -407,5 +387,5 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 	if (check_choices(c, &to) || check_bounds(c, &to) || check_listen(c, &to) ||
 	    check_backends(c, &to) || check_health(c, &to))
 		return -EINVAL;
-	return derive_names(c, &to);
+	return config_keys_finish(c, why, why_bytes);
 }

@@ -9,6 +9,8 @@
 #include <math.h>
 #include <xxhash.h>
 
+#include "core/decide_prefix.h"
+
 const char *const decide_reason_names[DECIDE_REASON_NR] = {
 #define DECIDE_X(id, text) [DECIDE_##id] = (text),
 	DECIDE_REASONS(DECIDE_X)
@@ -46,6 +48,7 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 		v->sessions = session_count(sessions, i);
 		/* Of a removed one it is not needed, and its slot may just be given away. */
 		v->name_hash = v->state == BACKEND_REMOVED ? 0 : b->name_hash;
+		v->name = b->name;
 		in->nr_views++;
 	}
 }
@@ -85,10 +88,10 @@ static enum decide_reason pin_verdict(const struct decide_input *in)
 		return DECIDE_MOVED_REMOVED;
 	if (owner->state != BACKEND_UP)
 		return DECIDE_MOVED_DOWN;
-	return DECIDE_PINNED;
+	return in->avoided >> in->pin & 1 ? DECIDE_MOVED_AVOID : DECIDE_PINNED;
 }
 
-static void eligible_fill(struct eligible *e, const struct decide_input *in,
+static void eligible_fill(struct eligible *e, const struct decide_input *in, uint64_t avoided,
 			  struct kvpin_decision *out)
 {
 	uint32_t i;
@@ -97,7 +100,8 @@ static void eligible_fill(struct eligible *e, const struct decide_input *in,
 	for (i = 0; i < in->nr_views; i++) {
 		const struct backend_view *v = &in->view[i];
 
-		if (v->state != BACKEND_UP || !v->weight || view_excluded(in, v->id))
+		if (v->state != BACKEND_UP || !v->weight || view_excluded(in, v->id) ||
+		    avoided >> v->id & 1)
 			continue;
 		out->candidate[e->nr] = (struct decide_candidate){
 			.id = v->id,
@@ -225,15 +229,26 @@ void decide(const struct decide_input *in, struct kvpin_decision *out)
 	struct eligible e;
 
 	out->nr_candidates = 0;
+	out->disturbed = SESSION_NO_BACKEND;
 	out->reason = pin_verdict(in);
 	if (out->reason == DECIDE_PINNED) {
 		out->backend = in->pin;
 		return;
 	}
-	eligible_fill(&e, in, out);
+	eligible_fill(&e, in, in->avoided, out);
+	if (!e.nr && in->avoided) {
+		if (out->reason == DECIDE_MOVED_AVOID) {
+			out->reason = DECIDE_PINNED;
+			out->backend = in->pin;
+			return;
+		}
+		eligible_fill(&e, in, 0, out);
+	}
 	if (!e.nr) {
 		out->reason = DECIDE_NONE;
 		out->backend = SESSION_NO_BACKEND;
+	} else if (!in->keyed && in->prefix.windows) {
+		decide_prefix(in, e.view, e.nr, out);
 	} else if (in->placement == PLACEMENT_ROUND_ROBIN) {
 		out->backend = choose_in_turn(&e, in->turn);
 	} else if (!in->keyed) {

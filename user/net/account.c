@@ -10,7 +10,7 @@ static void log_request(const struct conn *c, const struct exchange *x, enum sta
 			uint64_t ended_ns)
 {
 	char client[ADDR_TEXT_MAX];
-	struct log_field field[16];
+	struct log_field field[20];
 	unsigned int n = 0;
 
 	if (!c->worker->config->log.requests)
@@ -24,6 +24,9 @@ static void log_request(const struct conn *c, const struct exchange *x, enum sta
 		field[n++] = F_STR("turn", x->later_turn ? "later" : "first");
 		field[n++] = F_UINT("attempts", x->attempts);
 	}
+	if (x->keyed || x->chain)
+		field[n++] =
+			F_STR("key", x->generated[0] ? "generated" : key_kind_names[x->key_kind]);
 	if (x->keyed && log_enabled(LOG_DEBUG))
 		field[n++] = F_HEX("session", x->session);
 	if (x->request.error)

@@ -16,6 +16,7 @@
 
 #include "core/backend.h"
 #include "core/config.h"
+#include "core/prefix.h"
 #include "core/session.h"
 #include "net/stats.h"
 
@@ -29,7 +30,9 @@ struct balancer {
 	struct addr listen[LISTEN_MAX];	       /* where the listeners really are */
 	struct backend_table backends;
 	struct session_table *sessions;
-	struct steer *steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	_Atomic(struct prefix_index *) prefix; /* NULL until a configuration asks for it */
+	struct steer
+		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
 	_Atomic uint64_t turn;	      /* round robin's running number */
@@ -76,7 +79,7 @@ int balancer_start(struct balancer *b, char *why, unsigned int why_bytes);
  * balancer_reload() - publish a new configuration without dropping a connection
  * @c: finished, from malloc(); the balancer owns it on success
  * @why: on failure the reason; on success a note about what needs a restart (listeners, workers,
- *       a larger session cap), or empty
+ *       larger caps), or empty
  *
  * Main thread only. Returns 0 or -errno; on failure the old one stays in force and @c is the
  * caller's.

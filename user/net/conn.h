@@ -38,6 +38,7 @@
 #include "base/list.h"
 #include "core/backend.h"
 #include "core/decide.h"
+#include "core/key.h"
 #include "kvpin_http_body.h"
 #include "net/sock.h"
 #include "net/stats.h"
@@ -45,10 +46,13 @@
 
 struct worker;
 struct upstream;
+struct key_wait;
+struct body_chain;
 
 enum conn_state {
 	CONN_HEAD,     /* a request head is awaited or half there; idle when no byte is */
-	CONN_EXCHANGE, /* a server was chosen; request and answer move */
+	CONN_EXCHANGE, /* a server was chosen; request and answer move. Or, with x->wait, the body
+			* is awaited that says which */
 	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
 	CONN_RECLAIM,  /* ... no more, but its queues are not yet empty */
 	CONN_TUNNEL,   /* after 101 */
@@ -89,6 +93,13 @@ struct exchange {
 	struct kvpin_head answer;
 	struct kvpin_body answer_body;
 
+	struct key_found key;	  /* what the head, then the body said */
+	enum key_kind key_kind;	  /* of the source that decided, if one did */
+	struct key_wait *wait;	  /* the decision waits for the body; NULL: it does not */
+	struct body_chain *chain; /* of the prompt, where that decides; NULL: it does not */
+	char generated[37];	  /* a key that the client is given; empty: none */
+	bool avoids;		  /* the server of session `parent` */
+	uint64_t parent;
 	uint64_t session; /* id, when keyed */
 	bool keyed;
 	bool later_turn;
@@ -114,9 +125,9 @@ struct exchange {
 	bool upgrade; /* Upgrade was passed on: the server may answer 101 */
 	bool token_seen;
 
-	uint64_t started_ns;	/* head complete */
-	uint64_t token_ns;	/* last token, or first byte */
-	uint64_t ttft_ns;	/* 0 until known */
+	uint64_t started_ns; /* head complete */
+	uint64_t token_ns;   /* last token, or first byte */
+	uint64_t ttft_ns;    /* 0 until known */
 	uint64_t bytes_up, bytes_down;
 	uint32_t events; /* answer_body.events at the last token */
 	uint16_t status; /* of the answer that the client got */
@@ -145,7 +156,7 @@ struct conn {
 	struct buf out;	   /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
-	struct exchange *x;	    /* NULL while no byte of a request is there, and in CONN_STEER */
+	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */
 	struct steer_conn steer;
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * From a parsed head to a chosen server: session key, pin, decision, in-flight count. Nothing
+ * From a session (net/keys.h) to a chosen server: pin or prefix, decision, in-flight count. Nothing
  * here touches a socket.
  */
 #ifndef NET_DISPATCH_H
@@ -9,9 +9,6 @@
 #include <stdbool.h>
 
 #include "net/conn.h"
-
-/** dispatch_key() - find the request's session in its head; sets x.keyed and x.session */
-void dispatch_key(struct conn *c);
 
 /**
  * dispatch_choose() - decide, bind the session, count in flight

@@ -20,6 +20,7 @@
 #include "net/account.h"
 #include "net/dispatch.h"
 #include "net/head_edit.h"
+#include "net/keys.h"
 #include "net/relay.h"
 #include "net/reply.h"
 #include "net/upstream.h"
@@ -57,6 +58,8 @@ int exchange_begin(struct conn *c)
 
 void exchange_end(struct conn *c)
 {
+	if (c->x)
+		keys_free(c->x);
 	free(c->x);
 	c->x = NULL;
 }
@@ -141,6 +144,8 @@ static void server_failed(struct conn *c, enum backend_cause cause, int err)
 	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
 		LOG(WARN, "backend down", F_STR("backend", backend->name),
 		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));
+	if (err == EHOSTUNREACH || err == EHOSTDOWN)
+		backend_host_lost(&b->backends, backend);
 	c->x->excluded |= 1ULL << backend->id;
 }
 
@@ -330,6 +335,48 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 	return text;
 }
 
+/* The client waits for leave to send the body that the decision needs. It is given here, and the
+ * server is not asked again: it gets the request with its body. */
+static void send_continue(struct conn *c)
+{
+	static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+	const uint32_t len = sizeof(text) - 1;
+
+	if (buf_reserve(&c->worker->pool, &c->out, len)) {
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
+	memcpy(c->out.mem + c->out.end, text, len);
+	c->out.end += len;
+	c->x->out_ready += len;
+	if (relay_flush(c) == RELAY_CLIENT_GONE)
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+}
+
+/* The session is looked for in the body: dispatch once enough of it is there, or all that can be
+ * held. */
+static void exchange_await(struct conn *c)
+{
+	if (keys_body(c) || !relay_request_open(c)) {
+		keys_settle(c);
+		exchange_dispatch(c);
+	}
+}
+
+/* The body begins to be awaited; @expects: the client waits for leave to send it. */
+static void await_begin(struct conn *c, bool expects)
+{
+	struct exchange *x = c->x;
+
+	/* No byte of it has gone anywhere. */
+	x->held = true;
+	conn_set_state(c, CONN_EXCHANGE);
+	if (expects && buf_len(&c->in) == x->ready && !x->request_body.payload)
+		send_continue(c);
+	if (c->state == CONN_EXCHANGE)
+		exchange_await(c);
+}
+
 /* A complete head: judge it, edit it, send it on its way. */
 void exchange_start(struct conn *c)
 {
@@ -337,6 +384,7 @@ void exchange_start(struct conn *c)
 	struct head_connection said;
 	struct head_change change = {0};
 	char fields[BUF_HEADROOM / 2];
+	bool body;
 
 	x->started_ns = balancer_now_ns();
 	kvpin_body_of_request(&x->request_body, &x->request);
@@ -348,12 +396,17 @@ void exchange_start(struct conn *c)
 			       "connect_not_supported", 0);
 		return;
 	}
-	dispatch_key(c);
+	body = keys_begin(c);
 	x->upgrade = said.upgrade && (x->request.flags & KVPIN_HEAD_UPGRADE) && x->request.minor;
 	change.keep_upgrade = x->upgrade;
 	change.version_11 = !x->request.minor;
 	change.insert = added_fields(c, fields, sizeof(fields));
+	change.drop_expect = body && keys_expects(c);
 	x->ready = head_edit(&c->in, &x->request, &change, c->worker->edit);
+	if (body && keys_wait(c)) {
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
 	switch (relay_walk_request(c)) {
 	case RELAY_BAD_REQUEST:
 		exchange_trouble(c, RELAY_BAD_REQUEST);
@@ -365,6 +418,11 @@ void exchange_start(struct conn *c)
 	default:
 		break;
 	}
+	if (body) {
+		await_begin(c, change.drop_expect);
+		return;
+	}
+	keys_settle(c);
 	exchange_dispatch(c);
 }
 
@@ -427,7 +485,9 @@ void exchange_client_readable(struct conn *c)
 		read_ahead(c);
 	} else {
 		end = relay_read_request(c);
-		if (end == RELAY_WAIT || end == RELAY_DONE)
+		if (c->x->wait && (end == RELAY_WAIT || end == RELAY_DONE))
+			exchange_await(c);
+		else if (end == RELAY_WAIT || end == RELAY_DONE)
 			exchange_send(c);
 		else
 			exchange_trouble(c, end);
@@ -437,8 +497,16 @@ void exchange_client_readable(struct conn *c)
 
 void exchange_answer(struct conn *c)
 {
-	enum relay_end end = relay_answer(c);
 	struct exchange *x = c->x;
+	enum relay_end end;
+
+	/* Only the 100 of send_continue() can be there. */
+	if (x->wait) {
+		if (relay_flush(c) == RELAY_CLIENT_GONE)
+			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+		return;
+	}
+	end = relay_answer(c);
 
 	/* All of a tunnel's answer may have come in one go, its end included. */
 	if (x->head_done && x->status == 101 && c->state == CONN_EXCHANGE &&

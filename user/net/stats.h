@@ -30,7 +30,7 @@ enum stat_outcome {
 #define STAT_X(id, text) OUTCOME_##id,
 	STAT_OUTCOMES(STAT_X)
 #undef STAT_X
-	OUTCOME_NR
+		OUTCOME_NR
 };
 
 extern const char *const stat_outcome_names[OUTCOME_NR];
@@ -45,11 +45,7 @@ enum stat_path {
 extern const char *const stat_path_names[STAT_PATH_NR];
 extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
 
-enum stat_turn {
-	TURN_FIRST,
-	TURN_LATER,
-	TURN_NR
-};
+enum stat_turn { TURN_FIRST, TURN_LATER, TURN_NR };
 
 /* Requests that reached no server (no_server, refused) are counted under this pseudo slot, whose
  * backend label is empty. */
@@ -60,25 +56,29 @@ struct backend_stats {
 	_Atomic uint64_t requests[STAT_PATH_NR][OUTCOME_NR];
 	_Atomic uint64_t bytes_up[STAT_PATH_NR];   /* towards the server */
 	_Atomic uint64_t bytes_down[STAT_PATH_NR]; /* towards the client */
-	_Atomic uint64_t connects;	 /* upstream connections opened */
-	_Atomic uint64_t reuses;	 /* requests that went over an open one */
-	_Atomic uint64_t resends;	 /* requests sent again on another connection */
-	struct hist ttft[TURN_NR];	 /* dispatch to first token (SSE) or first byte */
+	_Atomic uint64_t connects;		   /* upstream connections opened */
+	_Atomic uint64_t reuses;		   /* requests that went over an open one */
+	_Atomic uint64_t resends;		   /* requests sent again on another connection */
+	_Atomic uint64_t disturbed;		   /* kvpin_forced_disturb_total */
+	struct hist ttft[TURN_NR];		   /* dispatch to first token (SSE) or first byte */
 	struct hist token_gap;
 };
 
 struct worker_stats {
 	struct backend_stats backend[BACKENDS_MAX + 1];
 	_Atomic uint64_t moves[DECIDE_REASON_NR]; /* kvpin_session_moves_total */
-	_Atomic uint64_t keyless;		  /* requests without a session key */
-	_Atomic uint64_t long_keys;		  /* keys over KVPIN_KEY_BYTES */
-	_Atomic uint64_t repeated_keys;		  /* session header present twice */
+	_Atomic uint64_t keys[KEY_KIND_NR];	  /* requests by what named their session */
+	_Atomic uint64_t keyless[MISSING_NR];	  /* requests without a key, by fallback */
+	_Atomic uint64_t first_turns;		  /* keys that were new, later turns not counted */
+	_Atomic uint64_t prefixes[DECIDE_REASON_NR]; /* requests by prefix, by how it went */
+	_Atomic uint64_t long_keys;		     /* keys over KVPIN_KEY_BYTES */
+	_Atomic uint64_t repeated_keys;		     /* session header present twice */
 	_Atomic uint64_t http_errors[KVPIN_HTTP_NR]; /* malformed requests, by reason */
-	_Atomic uint64_t accepted;		  /* client connections */
-	_Atomic uint64_t accept_pauses;		  /* at limit.connections, or out of descriptors */
-	_Atomic uint64_t open;			  /* client connections now */
-	_Atomic uint64_t handed_over;		  /* connections given to the kernel */
-	_Atomic uint64_t reclaimed;		  /* ... and taken back */
+	_Atomic uint64_t accepted;		     /* client connections */
+	_Atomic uint64_t accept_pauses; /* at limit.connections, or out of descriptors */
+	_Atomic uint64_t open;		/* client connections now */
+	_Atomic uint64_t handed_over;	/* connections given to the kernel */
+	_Atomic uint64_t reclaimed;	/* ... and taken back */
 	_Atomic uint64_t refused[KVPIN_REFUSED_NR]; /* not handed over, by reason */
 };
 

@@ -210,8 +210,10 @@ void steer_configure(struct steer *s, const struct config *config)
 	struct kvpin_config *k = s->kern.config;
 	uint32_t flags = 0, head_bytes = config->limit.head_bytes;
 
-	/* What the kernel cannot do to a request: add a field, or leave its pin. */
-	if (!config->forwarded_for && config->placement != PLACEMENT_HASH)
+	/* What the kernel cannot do to a request: add a field, leave its pin, or read a key that
+	 * stands elsewhere than in a header. */
+	if (!config->forwarded_for && config->placement != PLACEMENT_HASH &&
+	    config_keys_in_head(config))
 		flags |= KVPIN_CONFIG_REQUESTS;
 	if (config->log.requests)
 		flags |= KVPIN_CONFIG_EVENTS;

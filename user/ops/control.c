@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "ops/control_socket.h"
+#include "ops/key_watch.h"
 
 /* People and scripts of one host. */
 #define CONTROL_CONNECTIONS_MAX 64
@@ -142,6 +143,17 @@ static json_t *refused_json(const struct metrics_sum *sum)
 	}
 }
 
+/* Numbers by name; those that are 0 are left out. */
+static json_t *counts_json(const char *const *names, unsigned int nr, const _Atomic uint64_t *n)
+{
+	json_t *o = json_object();
+
+	for (unsigned int i = 0; i < nr; i++)
+		if (stat_get(&n[i]))
+			put_int(o, names[i], stat_get(&n[i]));
+	return o;
+}
+
 static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
 {
 	const struct balancer *b = c->p.balancer;
@@ -176,6 +188,10 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	json_object_set_new(body, "listen", listen);
 	put_int(body, "connections", atomic_load(&b->connections));
 	put_int(body, "sessions", session_total(b->sessions));
+	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
+	json_object_set_new(body, "keyless",
+			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
+	put_str(body, "advice", key_watch_text(c->p.watch));
 	put_requests(body, requests);
 	put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
 	put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));

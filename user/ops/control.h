@@ -22,10 +22,12 @@
 #define CONTROL_SESSIONS_MAX	 100000
 
 struct control;
+struct key_watch;
 
 struct control_params {
 	const struct balancer *balancer;
 	const struct metrics_base *base;
+	const struct key_watch *watch;
 	pthread_rwlock_t *lock; /* as in metrics_serve() */
 	/* Has the main thread reload and waits for it: 0 or -errno, @text the note or the error. */
 	int (*reload)(void *arg, char *text, unsigned int text_bytes);

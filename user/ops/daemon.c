@@ -31,6 +31,7 @@
 #include "ops/control.h"
 #include "ops/control_socket.h"
 #include "ops/health.h"
+#include "ops/key_watch.h"
 #include "ops/metrics.h"
 #include "ops/session_file.h"
 
@@ -58,6 +59,7 @@ struct daemon {
 	struct balancer balancer;
 	bool balancer_up, workers_up;
 	struct metrics_base base;
+	struct key_watch watch;
 	struct health *health;
 	struct metrics *metrics;
 	struct control *control;
@@ -226,6 +228,7 @@ static void on_tick(uv_timer_t *timer)
 	pthread_rwlock_wrlock(&d->lock);
 	balancer_tick(&d->balancer);
 	pthread_rwlock_unlock(&d->lock);
+	key_watch_tick(&d->watch, &d->balancer);
 	if (!d->draining)
 		return;
 	if (balancer_idle(&d->balancer)) {
@@ -387,6 +390,7 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	const struct control_params control = {
 		.balancer = &d->balancer,
 		.base = &d->base,
+		.watch = &d->watch,
 		.lock = &d->lock,
 		.reload = daemon_ask_reload,
 		.arg = d,

@@ -196,6 +196,43 @@ static void render_hists(const struct page *p)
 	}
 }
 
+/* One family with a label, an entry a name. */
+static void labelled(const struct page *p, const char *name, const char *help, const char *label,
+		     const char *const *names, unsigned int nr, const _Atomic uint64_t *values)
+{
+	family(p, name, "counter", help);
+	for (unsigned int i = 0; i < nr; i++)
+		fprintf(p->out, "%s{%s=\"%s\"} %" PRIu64 "\n", name, label, names[i],
+			stat_get(&values[i]));
+}
+
+static void render_keys(const struct page *p)
+{
+	static const char *const prefix_results[] = {"hot", "guarded", "cold"};
+	struct prefix_index *index = atomic_load(&p->balancer->prefix);
+	const _Atomic uint64_t *prefixes = &p->all->prefixes[DECIDE_PREFIX];
+
+	_Static_assert(DECIDE_PREFIX_GUARDED == DECIDE_PREFIX + 1 &&
+			       DECIDE_PREFIX_COLD == DECIDE_PREFIX + 2,
+		       "in the order of the names");
+	labelled(p, "kvpin_keys_total",
+		 "Requests that the daemon looked at, by what named their session.", "source",
+		 key_kind_names, KEY_KIND_NR, p->all->keys);
+	labelled(p, "kvpin_keyless_requests_total",
+		 "Requests without a session key, by what was done instead.", "fallback",
+		 missing_names, MISSING_NR, p->all->keyless);
+	labelled(p, "kvpin_prefix_requests_total",
+		 "Requests routed by their prompt's head: to its owner (hot), elsewhere because "
+		 "that one is too busy (guarded), or without an owner (cold).",
+		 "result", prefix_results, 3, prefixes);
+	render_backend_counter(p, "kvpin_forced_disturb_total",
+			       "Requests whose prompt's head the server holds, and that went "
+			       "elsewhere because it is too busy.",
+			       offsetof(struct backend_stats, disturbed));
+	plain(p, "kvpin_prefix_nodes", "gauge", "Windows of prompts in the prefix index.",
+	      index ? prefix_count(index) : 0);
+}
+
 static void render_sessions(const struct page *p)
 {
 	family(p, "kvpin_session_moves_total", "counter",
@@ -207,10 +244,7 @@ static void render_sessions(const struct page *p)
 	plain(p, "kvpin_session_evictions_total", "counter",
 	      "Pins that fell to the cap before their TTL.",
 	      session_evicted(p->balancer->sessions));
-	family(p, "kvpin_keyless_requests_total", "counter",
-	       "Requests without a session key, by what was done instead.");
-	fprintf(p->out, "kvpin_keyless_requests_total{fallback=\"balance\"} %" PRIu64 "\n",
-		stat_get(&p->all->keyless));
+	render_keys(p);
 	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
 	      stat_get(&p->all->long_keys));
 	plain(p, "kvpin_repeated_keys_total", "counter",

@@ -135,7 +135,9 @@ struct kvpin_conn {
 	__u64 session;	 /* of the exchange */
 	__u64 bytes_up;	 /* of the exchange */
 	__u32 keyed;
-	__u32 pad[3];
+	__u32 context;	 /* bytes of the session's context before the exchange */
+	__u32 wait_ms;	 /* of the exchange, for a slot */
+	__u32 pad;
 	__u32 upstream[KVPIN_BACKENDS_MAX]; /* 1 + entry of the connection to each server; 0: none */
 };
 
@@ -150,6 +152,9 @@ enum kvpin_answer_flag {
 	KVPIN_ANSWER_STREAM = 1 << 0, /* text/event-stream */
 	KVPIN_ANSWER_TOKEN = 1 << 1,  /* a first token was seen */
 	KVPIN_ANSWER_LATER = 1 << 2,  /* a later turn of its session */
+	KVPIN_ANSWER_FIRST_HERE = 1 << 3, /* nothing of its session is cached at this server */
+	KVPIN_ANSWER_OVER = 1 << 4,	  /* sent to a server without a free slot */
+	KVPIN_ANSWER_COUNTED = 1 << 5,	  /* the daemon has seen the first token */
 };
 
 /* A connection to a server, private to one client connection. */
@@ -191,7 +196,7 @@ struct kvpin_session {
 	__u32 backend; /* slot */
 	__u32 turns;   /* requests so far */
 	__u32 moves;   /* times it changed server */
-	__u32 pad;
+	__u32 context; /* bytes of the latest request: about what the server has cached of it */
 	__u64 last_used_ns;
 	__u64 created_ns;
 };
@@ -204,8 +209,10 @@ struct kvpin_backend {
 	__u32 weight;
 	__u32 slots;	/* 0: not limited */
 	__u32 inflight; /* requests dispatched and not yet answered, on all paths */
-	__u32 epoch;	/* grows when the slot is given to another server */
-	__u32 pad[3];
+	__u32 epoch;	/* grows when the server is restarted, or the slot is given to another */
+	__u32 waiting;	/* requests that wait in the daemon for a free slot: they come first */
+	__u32 drain_idle_ms; /* 0, or: sessions silent for longer go up, to be moved */
+	__u32 pad;
 };
 
 #define KVPIN_BACKEND_UP 1
@@ -225,7 +232,8 @@ struct kvpin_config {
 	__u64 budget_all; /* ... towards all */
 	__u64 pid;	  /* of the daemon */
 	__u64 started_ns;
-	__u64 pad[2];
+	__u64 slow_ns;	  /* a later first token than this is told by an event */
+	__u64 pad;
 	__u64 queued;	  /* bytes queued towards all clients, as last seen by each flow; on a cache
 			   * line of its own */
 	__u64 ring_full;  /* events lost */
@@ -250,12 +258,14 @@ struct kvpin_counters {
 	__u64 ttft_first[KVPIN_HIST_BUCKETS];
 	__u64 ttft_first_sum_ns;
 	__u64 gap[KVPIN_HIST_BUCKETS];
+	__u64 untold; /* later turns with an early first token, of which no event told: warm */
 };
 
 enum kvpin_event_kind {
 	KVPIN_EVENT_UP,	  /* a flow left REDIRECT; reason says why */
 	KVPIN_EVENT_LANE, /* bytes of a flow in LANE mode follow the record */
-	KVPIN_EVENT_DONE, /* an exchange is complete (KVPIN_CONFIG_EVENTS) */
+	KVPIN_EVENT_DONE, /* an exchange is complete: told when KVPIN_CONFIG_EVENTS says so, the server
+			   * has limited slots, the first token was late, or nothing was cached */
 };
 
 /* Head of every record in a worker's ring. */
@@ -276,6 +286,8 @@ struct kvpin_event {
 	__u32 status;
 	__u32 flags; /* enum kvpin_answer_flag */
 	__u32 keyed;
+	__u32 context; /* as in struct kvpin_conn */
+	__u32 wait_ms;
 };
 
 /* Programs in the array of verdicts. */

@@ -322,7 +322,7 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --backend a=127.0.0.1:81,slots=1,slots=2",
 		     "--backend: slots is given twice; remove one");
 	assert_usage("run --backend a=127.0.0.1:81,slots=many",
-		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024");
+		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024, or auto");
 	assert_usage("run --backend a=127.0.0.1:81 --backend a=127.0.0.1:82",
 		     "--backend: \"a\" is the name of another server too; rename one");
 	assert_usage("run --session-header Host",

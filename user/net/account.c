@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "net/reply.h"
+#include "net/turn.h"
 #include "net/worker.h"
 
 static void log_request(const struct conn *c, const struct exchange *x, enum stat_outcome outcome,
@@ -55,7 +56,9 @@ void account_steered(struct conn *c, const struct kvpin_event *e)
 		.bytes_down = e->bytes_down,
 	};
 
+	turn_steered(c, e);
 	log_request(c, &x, OUTCOME_OK, e->ended_ns);
+	wait_kick(w->balancer, e->backend);
 }
 
 void account_exchange(struct conn *c, enum stat_outcome outcome)

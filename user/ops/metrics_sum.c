@@ -66,6 +66,7 @@ static void hist_of_kernel(struct hist *to, const struct hist_bounds *bounds, co
 static void backend_of_kernel(struct backend_stats *to, const struct kvpin_counters *k)
 {
 	stat_add(&to->requests[STAT_PATH_STEER][OUTCOME_OK], k->requests);
+	stat_add(&to->turns[GUARD_TURN_WARM], k->untold);
 	stat_add(&to->bytes_up[STAT_PATH_STEER], k->bytes_up);
 	stat_add(&to->bytes_down[STAT_PATH_STEER], k->bytes_down);
 	hist_of_kernel(&to->ttft[TURN_FIRST], &hist_ttft_bounds, k->ttft_first,

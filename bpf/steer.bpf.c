@@ -481,6 +481,7 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 					struct kvpin_conn *conn, struct kvpin_upstream *u,
 					struct kvpin_counters *n, __u64 now)
 {
+	const __u32 quiet = KVPIN_ANSWER_LATER | KVPIN_ANSWER_STREAM | KVPIN_ANSWER_COUNTED;
 	struct kvpin_event *e = NULL;
 	struct kvpin_backend *b;
 	__u32 at = u->backend, running;
@@ -493,7 +494,7 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 	}
 	if (answer_told(c, conn, u, b))
 		e = event_done(side, conn, u, now);
-	else if (u->flags & KVPIN_ANSWER_LATER && !(u->flags & KVPIN_ANSWER_COUNTED))
+	else if ((u->flags & quiet) == (KVPIN_ANSWER_LATER | KVPIN_ANSWER_STREAM))
 		__sync_fetch_and_add(&n->untold, 1);
 	/* From here on the client's next request may be looked at. */
 	running = __sync_lock_test_and_set(&conn->running, 0);

@@ -22,8 +22,8 @@
 
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
-	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, health, "  \
-	"timeouts, limits, steer, metrics, control, user, log"
+	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, guard, "   \
+	"experiment, health, timeouts, limits, steer, metrics, control, user, log"
 
 struct refused {
 	const char *name;

@@ -304,6 +304,7 @@ bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fa
 		return false;
 	first = !atomic_exchange(&b->checked, true);
 	if (ok) {
+		b->refused = false;
 		b->bad = 0;
 		run = ++b->good;
 		return state == BACKEND_DOWN && (first || run >= rise) && backend_go_up(b, now_ms);
@@ -364,4 +365,10 @@ void backend_set_slots(struct backend *b, uint32_t slots)
 void backend_restarted(struct backend *b)
 {
 	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
+}
+
+void backend_report_refused(struct backend *b)
+{
+	if (!atomic_exchange(&b->refused, true))
+		backend_restarted(b);
 }

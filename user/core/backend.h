@@ -22,7 +22,7 @@ _Static_assert(BACKENDS_MAX == KVPIN_BACKENDS_MAX, "a slot is the same for the k
 _Static_assert(BACKEND_NAME_MAX == KVPIN_BACKEND_NAME_MAX, "and so is its name");
 
 enum backend_state {
-	BACKEND_FREE,	 /* slot not in use */
+	BACKEND_FREE, /* slot not in use */
 	BACKEND_UP,
 	BACKEND_DOWN,	 /* takes nothing; its sessions move when they next speak */
 	BACKEND_REMOVED, /* no longer configured; finishes what is in flight */
@@ -34,9 +34,9 @@ extern const char *const backend_state_names[BACKEND_STATE_NR];
 /* Why a server is thought down. */
 enum backend_cause {
 	BACKEND_CAUSE_NONE,
-	BACKEND_CAUSE_REFUSED,	 /* connect refused, unreachable or timed out */
-	BACKEND_CAUSE_RESET,	 /* connection lost before the first byte of an answer */
-	BACKEND_CAUSE_CHECK,	 /* the active check failed */
+	BACKEND_CAUSE_REFUSED, /* connect refused, unreachable or timed out */
+	BACKEND_CAUSE_RESET,   /* connection lost before the first byte of an answer */
+	BACKEND_CAUSE_CHECK,   /* the active check failed */
 	BACKEND_CAUSE_NR
 };
 
@@ -52,17 +52,17 @@ struct backend {
 	_Atomic uint32_t weight;
 	_Atomic uint32_t slots;
 	struct kvpin_backend *shared; /* in flight, and a copy of the rest for the kernel */
-	_Atomic uint32_t resets;     /* consecutive BACKEND_CAUSE_RESET reports */
-	_Atomic uint64_t retry_ms;   /* without active checks: when it may be tried again */
-	_Atomic uint64_t changed_ms; /* last change of state */
+	_Atomic uint32_t resets;      /* consecutive BACKEND_CAUSE_RESET reports */
+	_Atomic uint64_t retry_ms;    /* without active checks: when it may be tried again */
+	_Atomic uint64_t changed_ms;  /* last change of state */
 	_Atomic uint32_t exchange_ms; /* mean duration of its exchanges; 0: not known yet */
-	_Atomic uint64_t rate;	     /* bytes per second of cold prefill; 0: not known yet */
-	_Atomic uint64_t drain_ms;   /* deadline of its drain, monotonic; 0: not drained */
-	_Atomic bool drain_over;     /* ... which has passed */
-	_Atomic bool refused;	     /* the last check was refused: it was told of once */
-	_Atomic bool slots_auto;     /* slots are what the server says */
-	_Atomic uint32_t good, bad; /* consecutive results of the check, since the last change */
-	_Atomic bool checked;	    /* a first result is in */
+	_Atomic uint64_t rate;	      /* bytes per second of cold prefill; 0: not known yet */
+	_Atomic uint64_t drain_ms;    /* deadline of its drain, monotonic; 0: not drained */
+	_Atomic bool drain_over;      /* ... which has passed */
+	_Atomic bool refused;	      /* the last check was refused: it was told of once */
+	_Atomic bool slots_auto;      /* slots are what the server says */
+	_Atomic uint32_t good, bad;   /* consecutive results of the check, since the last change */
+	_Atomic bool checked;	      /* a first result is in */
 };
 
 struct backend_table {
@@ -195,6 +195,10 @@ void backend_drain_tick(struct backend *b, uint64_t now_ms);
 
 /** backend_set_slots() - what the server itself said; nothing unless it is asked (slots: auto) */
 void backend_set_slots(struct backend *b, uint32_t slots);
+
+/** backend_report_refused() - a check met a closed port: whoever listens there next has an empty
+ * cache. Before backend_report_check(), which ends the run of such checks */
+void backend_report_refused(struct backend *b);
 
 /** backend_restarted() - the server's cache is gone: its pins are cold from here on; any thread */
 void backend_restarted(struct backend *b);

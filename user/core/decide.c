@@ -66,6 +66,15 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 	}
 }
 
+void decide_configure(struct decide_input *in, const struct config *config)
+{
+	in->placement = config->placement;
+	in->guard.busy = config->guard.busy;
+	in->guard.queue = config->guard.queue;
+	in->guard.abs = config->guard.abs;
+	in->guard.rel_milli = config->guard.rel_milli;
+}
+
 double decide_rendezvous(uint64_t session, uint64_t name_hash, uint32_t weight)
 {
 	uint64_t h = XXH64(&session, sizeof(session), name_hash);

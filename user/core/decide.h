@@ -15,20 +15,28 @@
 #include "core/session.h"
 
 #define DECIDE_REASONS(X)                                                                          \
-	X(PINNED, "pinned")   /* the session's server, alive */                                    \
-	X(PLACED, "placed")   /* a new session */                                                  \
-	X(HASHED, "hashed")   /* placement hash: no pin consulted */                               \
+	X(PINNED, "pinned")		  /* the session's server, alive */                        \
+	X(PLACED, "placed")		  /* a new session */                                      \
+	X(HASHED, "hashed")		  /* placement hash: no pin consulted */                   \
 	X(MOVED_DOWN, "moved_down")	  /* its server is down */                                 \
 	X(MOVED_REMOVED, "moved_removed") /* its server is configured no more, or has weight 0 */  \
-	X(MOVED_FAILED, "moved_failed")	  /* its server failed this very request */                	X(MOVED_DRAIN, "moved_drain")	  /* its server is being drained */                        	X(MOVED_BUSY, "moved_busy")	  /* its server had no free slot */                        	X(MOVED_GUARD, "moved_guard")	  /* its server was over guard.abs or guard.rel */         	X(CONTROL, "control")		  /* in the experiment's control arm: round robin */       \
-	X(KEYLESS, "keyless")		  /* no session key */                                     \
-	X(NONE, "no_server")		  /* nobody is eligible: 503 */
+	X(MOVED_FAILED, "moved_failed")                                                            \
+	/* its server failed this very request */ X(                                               \
+		MOVED_DRAIN,                                                                       \
+		"moved_drain") /* its server is being drained */ X(MOVED_BUSY,                     \
+								   "moved_busy") /* its server had \
+										    no free slot   \
+										  */               \
+		X(MOVED_GUARD, "moved_guard") /* its server was over guard.abs or guard.rel */ X(  \
+			CONTROL, "control") /* in the experiment's control arm: round robin */     \
+		X(KEYLESS, "keyless")	    /* no session key */                                   \
+		X(NONE, "no_server")	    /* nobody is eligible: 503 */
 
 enum decide_reason {
 #define DECIDE_X(id, text) DECIDE_##id,
 	DECIDE_REASONS(DECIDE_X)
 #undef DECIDE_X
-	DECIDE_REASON_NR
+		DECIDE_REASON_NR
 };
 
 extern const char *const decide_reason_names[DECIDE_REASON_NR];
@@ -41,35 +49,35 @@ struct backend_view {
 	uint32_t inflight;
 	uint32_t sessions;
 	uint64_t name_hash;
-	uint32_t slots;	      /* 0: not known */
-	uint32_t queued;      /* requests that wait here for it, ahead of this one */
-	uint32_t cheapest_ms; /* prefill of the cheapest of them; GUARD_UNKNOWN or 0: nobody */
-	uint32_t exchange_ms; /* mean duration of its exchanges; 0: not known */
-	uint64_t rate;	      /* bytes per second of cold prefill; 0: not known */
+	uint32_t slots;		/* 0: not known */
+	uint32_t queued;	/* requests that wait here for it, ahead of this one */
+	uint32_t cheapest_ms;	/* prefill of the cheapest of them; GUARD_UNKNOWN or 0: nobody */
+	uint32_t exchange_ms;	/* mean duration of its exchanges; 0: not known */
+	uint64_t rate;		/* bytes per second of cold prefill; 0: not known */
 	uint32_t drain_idle_ms; /* being drained: sessions silent for longer leave it */
-	bool draining;	      /* takes no new session */
-	bool drained;	      /* ... and keeps none any more */
+	bool draining;		/* takes no new session */
+	bool drained;		/* ... and keeps none any more */
 };
 
 /* What the guard wants to know of the request. */
 struct decide_guard {
 	enum guard_busy busy;
-	uint32_t queue;	    /* most requests that wait for one server */
+	uint32_t queue;		 /* most requests that wait for one server */
 	uint32_t abs, rel_milli; /* thresholds; 0: off */
-	uint64_t context;   /* bytes that a server without this session's cache has to prefill */
-	bool cold;	    /* nothing of it is cached at the pin's server either */
-	uint32_t idle_ms;   /* since the session's last request */
-	bool waited;	    /* for guard.wait already */
-	bool go;	    /* displaced: see guard_full() */
-	bool control;	    /* in the control arm */
+	uint64_t context; /* bytes that a server without this session's cache has to prefill */
+	bool cold;	  /* nothing of it is cached at the pin's server either */
+	uint32_t idle_ms; /* since the session's last request */
+	bool waited;	  /* for guard.wait already */
+	bool go;	  /* displaced: see guard_full() */
+	bool control;	  /* in the control arm */
 };
 
 struct decide_input {
 	bool keyed;
-	uint64_t session;	 /* id, when keyed */
-	uint32_t pin;		 /* slot, or SESSION_NO_BACKEND */
-	uint64_t excluded;	 /* slots that already failed this request */
-	uint64_t turn;		 /* round robin's running number */
+	uint64_t session;  /* id, when keyed */
+	uint32_t pin;	   /* slot, or SESSION_NO_BACKEND */
+	uint64_t excluded; /* slots that already failed this request */
+	uint64_t turn;	   /* round robin's running number */
 	enum placement placement;
 	uint32_t nr_views;
 	struct decide_guard guard;
@@ -91,7 +99,7 @@ struct kvpin_decision {
 	enum decide_reason reason;
 	enum guard_verdict guard;
 	uint32_t stay_ms, go_ms; /* what the guard weighed, when it had to; else GUARD_UNKNOWN */
-	uint32_t nr_candidates; /* 0 when a live pin settled it */
+	uint32_t nr_candidates;	 /* 0 when a live pin settled it */
 	struct decide_candidate candidate[BACKENDS_MAX];
 };
 
@@ -101,6 +109,9 @@ struct kvpin_decision {
  */
 void decide_view(struct decide_input *in, const struct backend_table *backends,
 		 const struct session_table *sessions, uint64_t now_ms);
+
+/** decide_configure() - what the configuration says; the rest of @in->guard is the caller's */
+void decide_configure(struct decide_input *in, const struct config *config);
 
 /**
  * decide() - choose
@@ -122,9 +133,9 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
  *   round-robin     @turn counts through the servers, each as often as its weight, in rounds: the
  *                   first round visits all, the second those of weight 2 and more, and so on, each
  *                   in the order of ids; then it begins anew
- * When all of them are full, the one with the fewest requests per slot, in flight and waiting, equal
- * ones by placement; the request waits for it, or is sent all the same, as guard_full() says. With
- * placement hash the rendezvous' first choice counts as the pin's server. The caller does what
+ * When all of them are full, the one with the fewest requests per slot, in flight and waiting,
+ * equal ones by placement; the request waits for it, or is sent all the same, as guard_full() says.
+ * With placement hash the rendezvous' first choice counts as the pin's server. The caller does what
  * @out->guard says: WAIT, DISPLACE and REFUSE are not to be sent to @out->backend now.
  *
  * Without a key: round-robin where that is the placement, else fewest in flight by weight, equal

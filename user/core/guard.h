@@ -34,7 +34,7 @@ enum guard_verdict {
 #define GUARD_X(id, text) GUARD_##id,
 	GUARD_VERDICTS(GUARD_X)
 #undef GUARD_X
-	GUARD_VERDICT_NR
+		GUARD_VERDICT_NR
 };
 
 extern const char *const guard_verdict_names[GUARD_VERDICT_NR];
@@ -76,13 +76,14 @@ uint64_t guard_rate_sample(uint64_t bytes, uint64_t ttft_ns);
 /* A full server and its alternatives, as guard_full() weighs them. */
 struct guard_full {
 	enum guard_busy busy;
-	bool elsewhere;	      /* another eligible server has a free slot */
-	uint32_t stay_ms;     /* wait for this server, and a prefill if it is cold here as well */
-	uint32_t go_ms;	      /* prefill there; GUARD_UNKNOWN as above */
-	uint32_t cheapest_ms; /* prefill of the cheapest of those that wait; GUARD_UNKNOWN: nobody */
-	bool room;	      /* in this server's queue */
-	bool waited;	      /* for guard.wait already */
-	bool go;	      /* somebody dearer wants the place: go if there is anywhere to go */
+	bool elsewhere;	  /* another eligible server has a free slot */
+	uint32_t stay_ms; /* wait for this server, and a prefill if it is cold here as well */
+	uint32_t go_ms;	  /* prefill there; GUARD_UNKNOWN as above */
+	uint32_t
+		cheapest_ms; /* prefill of the cheapest of those that wait; GUARD_UNKNOWN: nobody */
+	bool room;	     /* in this server's queue */
+	bool waited;	     /* for guard.wait already */
+	bool go;	     /* somebody dearer wants the place: go if there is anywhere to go */
 };
 
 /**
@@ -92,9 +93,8 @@ struct guard_full {
  *	otherwise, in order:
  *	  a slot is free elsewhere, and @go or @waited: SPILL
  *	  a slot is free elsewhere, and moving is cheaper (go_ms < stay_ms), or nothing is known of
- *	  one of the two and the policy is prefer_idle_slot: DISPLACE if one that waits is cheaper to
- *	  move, else SPILL
- *	  it has waited, or the queue has no room: prefer_idle_slot OVER,
+ *	  one of the two and the policy is prefer_idle_slot: DISPLACE if one that waits is cheaper
+ *to move, else SPILL it has waited, or the queue has no room: prefer_idle_slot OVER,
  *	  prefer_owning_slot_with_wait REFUSE
  *	  else WAIT
  */
@@ -113,13 +113,13 @@ bool guard_over_threshold(uint32_t inflight, uint32_t least, uint32_t abs, uint3
 	X(WARM, "warm")	      /* what was there before was not computed again */                   \
 	X(PARTIAL, "partial") /* some of it was */                                                 \
 	X(COLD, "cold")	      /* most of it was */                                                 \
-	X(UNKNOWN, "unknown") /* no prefill rate of this server is known yet */
+	X(UNKNOWN, "unknown") /* not streamed, or no prefill rate of this server is known yet */
 
 enum guard_turn {
 #define GUARD_X(id, text) GUARD_TURN_##id,
 	GUARD_TURNS(GUARD_X)
 #undef GUARD_X
-	GUARD_TURN_NR
+		GUARD_TURN_NR
 };
 
 extern const char *const guard_turn_names[GUARD_TURN_NR];

@@ -30,7 +30,7 @@ void pressure_add(struct pressure *p, uint64_t now_ms);
 
 /** pressure_get() - forced moves of the last PRESSURE_WINDOW_S seconds, acknowledged ones left out;
  * @total: all since the start, or NULL */
-uint32_t pressure_get(struct pressure *p, uint64_t now_ms, uint64_t *total);
+uint32_t pressure_get(const struct pressure *p, uint64_t now_ms, uint64_t *total);
 
 /** pressure_ack() - acted on: the gauge is 0 now; returns what it was */
 uint32_t pressure_ack(struct pressure *p, uint64_t now_ms);

@@ -64,8 +64,7 @@ static void input_session(struct conn *c, const struct session_txn *txn, uint64_
 		x->later_turn = true;
 		x->context = s->context;
 	}
-	in->guard.cold =
-		s->epoch != backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
+	in->guard.cold = s->epoch != backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
 	in->guard.idle_ms = now_ms > s->last_used_ms ? (uint32_t)(now_ms - s->last_used_ms) : 0;
 }
 
@@ -80,19 +79,15 @@ static void input_begin(struct conn *c, uint64_t now_ms)
 	in->session = x->session;
 	in->pin = SESSION_NO_BACKEND;
 	in->excluded = x->excluded;
-	in->placement = config->placement;
 	in->turn = 0;
 	x->control = x->keyed && guard_control(x->session, config->experiment_milli);
 	in->guard = (struct decide_guard){
-		.busy = config->guard.busy,
-		.queue = config->guard.queue,
-		.abs = config->guard.abs,
-		.rel_milli = config->guard.rel_milli,
 		.context = bytes > x->context ? bytes : x->context,
 		.waited = x->waited,
 		.go = c->wait.waits && c->wait.go,
 		.control = x->control,
 	};
+	decide_configure(in, config);
 }
 
 static void dispatch_decide(struct conn *c, uint64_t now_ms)
@@ -102,7 +97,7 @@ static void dispatch_decide(struct conn *c, uint64_t now_ms)
 
 	decide_view(&w->decide_in, &b->backends, b->sessions, now_ms);
 	wait_view(b, c, &w->decide_in);
-	decide(&w->decide_in, &w->decision);
+	decide(&w->decide_in, &w->record.decision);
 }
 
 static bool decision_sends(const struct kvpin_decision *d)
@@ -116,7 +111,7 @@ static bool decision_sends(const struct kvpin_decision *d)
 static void dispatch_take(struct conn *c, uint64_t now_ms)
 {
 	struct worker *w = c->worker;
-	struct kvpin_decision *d = &w->decision;
+	struct kvpin_decision *d = &w->record.decision;
 
 	for (int tries = 0;; tries++) {
 		struct backend *b;
@@ -159,7 +154,7 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 {
 	struct exchange *x = c->x;
 	struct worker *w = c->worker;
-	const struct kvpin_decision *d = &w->decision;
+	const struct kvpin_decision *d = &w->record.decision;
 	const struct decide_input *in = &w->decide_in;
 	const struct backend *b = &w->balancer->backends.slot[d->backend];
 	bool moved = in->pin != SESSION_NO_BACKEND && in->pin != d->backend;
@@ -184,7 +179,7 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 /* Without a server, or without a place in a queue: what the client is told. */
 static enum dispatch dispatch_refused(const struct conn *c)
 {
-	if (c->worker->decision.backend == SESSION_NO_BACKEND)
+	if (c->worker->record.decision.backend == SESSION_NO_BACKEND)
 		return DISPATCH_NOBODY;
 	return c->x->waited ? DISPATCH_LATE : DISPATCH_FULL;
 }
@@ -193,7 +188,7 @@ static enum dispatch dispatch_refused(const struct conn *c)
 static enum dispatch dispatch_wait(struct conn *c)
 {
 	struct worker *w = c->worker;
-	const struct kvpin_decision *d = &w->decision;
+	const struct kvpin_decision *d = &w->record.decision;
 	uint32_t cold_ms = GUARD_UNKNOWN;
 
 	if (!c->x->waits_ns)
@@ -214,7 +209,7 @@ enum dispatch dispatch_choose(struct conn *c)
 	struct worker *w = c->worker;
 	struct balancer *b = w->balancer;
 	struct decide_input *in = &w->decide_in;
-	struct kvpin_decision *d = &w->decision;
+	struct kvpin_decision *d = &w->record.decision;
 	uint64_t now_ms = balancer_now_ms();
 	enum dispatch done = DISPATCH_GO;
 	struct session_txn txn;
@@ -228,8 +223,7 @@ enum dispatch dispatch_choose(struct conn *c)
 	dispatch_decide(c, now_ms);
 	/* A pinned session's slot needs no lock to be taken. */
 	placing = d->reason != DECIDE_PINNED || !decision_sends(d) ||
-		  (d->guard != GUARD_OVER &&
-		   !backend_take(&b->backends.slot[d->backend]));
+		  (d->guard != GUARD_OVER && !backend_take(&b->backends.slot[d->backend]));
 	if (placing) {
 		pthread_mutex_lock(&placement_lock);
 		if (in->placement == PLACEMENT_ROUND_ROBIN || !in->keyed || in->guard.control)

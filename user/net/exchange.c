@@ -151,7 +151,7 @@ static void server_failed(struct conn *c, enum backend_cause cause, int err)
 static uint32_t retry_busy_s(const struct conn *c)
 {
 	const struct balancer *b = c->worker->balancer;
-	uint32_t ms = b->backends.slot[c->worker->decision.backend].exchange_ms;
+	uint32_t ms = b->backends.slot[c->worker->record.decision.backend].exchange_ms;
 
 	return ms > 1000 ? (ms + 999) / 1000 : 1;
 }

@@ -255,7 +255,7 @@ static void answer_describe(struct conn *c, struct upstream *u)
 		    (x->token_seen ? KVPIN_ANSWER_TOKEN : 0) |
 		    (x->later_turn ? KVPIN_ANSWER_LATER : 0) |
 		    (x->first_here ? KVPIN_ANSWER_FIRST_HERE : 0) |
-		    (x->over ? KVPIN_ANSWER_OVER : 0) |
+		    (x->over ? KVPIN_ANSWER_OVER : 0) | KVPIN_ANSWER_DAEMON |
 		    (x->token_seen ? KVPIN_ANSWER_COUNTED : 0);
 	ku->method = x->request.method;
 	ku->status = x->status;

@@ -11,9 +11,10 @@ struct turn {
 	struct backend *backend;
 	uint64_t session;
 	bool keyed;
-	bool later;	  /* of its session */
-	bool first_here;  /* nothing cached at this server */
-	bool over;	  /* waited in the server's own queue: its TTFT says nothing */
+	bool later;	 /* of its session */
+	bool first_here; /* nothing cached at this server */
+	bool stream;	 /* else the first byte comes after the last token: no prefill time */
+	bool over;	 /* waited in the server's own queue: its TTFT says nothing */
 	bool control;
 	uint64_t context; /* before it */
 	uint64_t request; /* bytes */
@@ -22,8 +23,7 @@ struct turn {
 
 static void arm_add(struct worker *w, const struct turn *t, uint64_t recomputed)
 {
-	struct arm_stats *arm =
-		&w->stats->arm[t->control ? REPORT_CONTROL : REPORT_AFFINITY];
+	struct arm_stats *arm = &w->stats->arm[t->control ? REPORT_CONTROL : REPORT_AFFINITY];
 	uint64_t us = t->ttft_ns / 1000;
 
 	stat_add(&arm->turns, 1);
@@ -56,10 +56,10 @@ static enum guard_turn turn_add(struct worker *w, const struct turn *t)
 
 	if (!t->keyed)
 		return class;
-	if (!t->over)
+	if (!t->over && t->stream)
 		class = guard_classify(t->first_here, t->context, t->request, t->ttft_ns,
 				       t->backend->rate, &recomputed);
-	if (t->first_here && !t->over)
+	if (t->first_here && !t->over && t->stream)
 		rate_add(t->backend, t->request, t->ttft_ns);
 	/* A move costs the whole context; the first turn of a session is nobody's fault. */
 	if (t->first_here && t->later)
@@ -86,6 +86,7 @@ void turn_first_token(struct conn *c)
 		.keyed = x->keyed,
 		.later = x->later_turn,
 		.first_here = x->first_here,
+		.stream = x->answer.flags & KVPIN_HEAD_EVENT_STREAM,
 		.over = x->over,
 		.control = x->control,
 		.context = x->context,
@@ -119,9 +120,9 @@ void turn_steered(struct conn *c, const struct kvpin_event *e)
 		.keyed = e->keyed,
 		.later = e->flags & KVPIN_ANSWER_LATER,
 		.first_here = e->flags & KVPIN_ANSWER_FIRST_HERE,
+		.stream = e->flags & KVPIN_ANSWER_STREAM,
 		.over = e->flags & KVPIN_ANSWER_OVER,
-		.control = e->keyed &&
-			   guard_control(e->session, w->config->experiment_milli),
+		.control = e->keyed && guard_control(e->session, w->config->experiment_milli),
 		.context = e->context,
 		.request = e->bytes_up,
 		.ttft_ns = e->ttft_ns > wait_ns ? e->ttft_ns - wait_ns : 0,

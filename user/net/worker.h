@@ -24,7 +24,7 @@
 struct worker {
 	struct balancer *balancer;
 	unsigned int index;
-	const struct config *config; /* as this worker sees it; swapped between events */
+	const struct config *config;	     /* as this worker sees it; swapped between events */
 	_Atomic(const struct config *) seen; /* the same, for the main thread */
 	uv_thread_t thread;
 	bool started;
@@ -42,8 +42,7 @@ struct worker {
 	struct steer_worker steer;
 	struct buf_pool pool;
 	struct decide_input decide_in; /* scratch, too large for a stack frame on the hot path */
-	struct kvpin_decision decision;
-	struct explain_record record;
+	struct explain_record record;  /* the latest decision, kept as such */
 	uint8_t edit[KVPIN_HEAD_BYTES_MAX + BUF_HEADROOM]; /* scratch of head_edit */
 	struct worker_stats *stats;
 };

@@ -74,7 +74,7 @@ static void turn_note(struct worker *w, const struct turn *t, enum guard_turn cl
 {
 	if (t->keyed)
 		session_note(w->balancer->sessions, t->session, t->backend->id, class, t->request,
-			     (uint32_t)(t->ttft_ns / NS_PER_MS));
+			     (uint32_t)((t->ttft_ns + NS_PER_MS - 1) / NS_PER_MS));
 }
 
 void turn_first_token(struct conn *c)

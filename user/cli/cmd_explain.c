@@ -331,8 +331,8 @@ static json_t *explain_offline(struct balancer *b, const char *path, char *why)
 	r->pin = in->pin;
 	r->idle_ms = in->guard.idle_ms;
 	r->attempt = 1;
-	r->at_ms = balancer_now_ms();
-	answer = json_pack("{s:[o]}", "decisions", explain_json(r, slot_name, b, r->at_ms));
+	r->at_ns = balancer_now_ns();
+	answer = json_pack("{s:[o]}", "decisions", explain_json(r, slot_name, b, r->at_ns));
 out:
 	free(in);
 	free(r);

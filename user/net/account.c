@@ -49,7 +49,7 @@ static void explain_steered(struct conn *c, const struct kvpin_event *e)
 	if (e->flags & KVPIN_ANSWER_DAEMON)
 		return;
 	*r = (struct explain_record){
-		.at_ms = e->started_ns / 1000000,
+		.at_ns = e->started_ns,
 		.session = e->session,
 		.context = e->context > e->bytes_up ? e->context : e->bytes_up,
 		.pin = e->backend,

@@ -129,13 +129,13 @@ static void dispatch_take(struct conn *c, uint64_t now_ms)
 	}
 }
 
-static void dispatch_record(struct conn *c, const struct session_txn *txn, uint64_t now_ms)
+static void dispatch_record(struct conn *c, const struct session_txn *txn)
 {
 	struct worker *w = c->worker;
 	const struct exchange *x = c->x;
 	struct explain_record *r = &w->record;
 
-	r->at_ms = now_ms;
+	r->at_ns = balancer_now_ns();
 	r->session = x->session;
 	r->context = w->decide_in.guard.context;
 	r->pin = w->decide_in.pin;
@@ -241,7 +241,7 @@ enum dispatch dispatch_choose(struct conn *c)
 	/* A review that changes nothing is no news. */
 	again = again && done == DISPATCH_WAIT && d->backend == in->pin;
 	if (!again)
-		dispatch_record(c, &txn, now_ms);
+		dispatch_record(c, &txn);
 	if (done == DISPATCH_GO) {
 		wait_leave(c);
 		dispatch_sent(c, d->backend);

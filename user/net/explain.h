@@ -17,16 +17,16 @@
 #define EXPLAIN_SOURCE_MAX 72
 
 struct explain_record {
-	uint64_t at_ms; /* monotonic */
+	uint64_t at_ns; /* monotonic */
 	uint64_t session;
 	uint64_t context; /* bytes that a cold server would prefill */
 	uint32_t pin;	  /* slot, or SESSION_NO_BACKEND */
 	uint32_t turns;	  /* of the session, before this one */
 	uint32_t idle_ms;
 	bool keyed;
-	bool cold;    /* the pin's server has nothing of it cached any more */
-	bool steered; /* found by the kernel program, not by decide() */
-	uint8_t attempt; /* 1: the first */
+	bool cold;			 /* the pin's server has nothing of it cached any more */
+	bool steered;			 /* found by the kernel program, not by decide() */
+	uint8_t attempt;		 /* 1: the first */
 	char source[EXPLAIN_SOURCE_MAX]; /* where the key was found; empty without one */
 	struct kvpin_decision decision;
 };

@@ -299,7 +299,7 @@ static int newest_first(const void *a, const void *b)
 {
 	const struct explain_record *x = a, *y = b;
 
-	return (x->at_ms < y->at_ms) - (x->at_ms > y->at_ms);
+	return (x->at_ns < y->at_ns) - (x->at_ns > y->at_ns);
 }
 
 static enum MHD_Result answer_explain(const struct control_params *p, struct MHD_Connection *conn)
@@ -320,13 +320,12 @@ static enum MHD_Result answer_explain(const struct control_params *p, struct MHD
 	for (uint32_t w = 0; w < rings; w++)
 		nr += explain_read(p->balancer->worker[w]->explain, one ? &id : NULL, r + nr,
 				   (uint32_t)last);
-	/* Each ring is in order, and equal times stay as they are read: workers do not see them. */
 	qsort(r, nr, sizeof(*r), newest_first);
 	list = json_array();
 	pthread_rwlock_rdlock(p->lock);
 	for (uint32_t i = 0; i < nr && i < last; i++)
 		json_array_append_new(
-			list, explain_json(&r[i], slot_name, p->balancer, balancer_now_ms()));
+			list, explain_json(&r[i], slot_name, p->balancer, balancer_now_ns()));
 	pthread_rwlock_unlock(p->lock);
 	free(r);
 	body = json_object();

@@ -88,7 +88,7 @@ static json_t *candidate_json(const struct explain_record *r, const struct decid
 }
 
 json_t *explain_json(const struct explain_record *r, const char *(*name)(void *arg, uint32_t slot),
-		     void *arg, uint64_t now_ms)
+		     void *arg, uint64_t now_ns)
 {
 	const struct kvpin_decision *d = &r->decision;
 	json_t *o = json_object(), *list = json_array();
@@ -97,7 +97,7 @@ json_t *explain_json(const struct explain_record *r, const char *(*name)(void *a
 
 	if (r->keyed)
 		snprintf(id, sizeof(id), "%016" PRIx64, r->session);
-	control_put_real(o, "age_s", (double)(now_ms > r->at_ms ? now_ms - r->at_ms : 0) / 1000);
+	control_put_real(o, "age_s", (double)(now_ns > r->at_ns ? now_ns - r->at_ns : 0) / 1e9);
 	control_put_str(o, "session", id);
 	control_put_str(o, "key_source", r->source);
 	control_put_int(o, "attempt", r->attempt);

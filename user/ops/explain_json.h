@@ -11,11 +11,11 @@
  * explain_json() - one decision
  * @r: read only
  * @name: the name of a server's slot; "" for none
- * @now_ms: on the record's clock
+ * @now_ns: on the record's clock
  *
  * Returns a new object, or NULL.
  */
 json_t *explain_json(const struct explain_record *r, const char *(*name)(void *arg, uint32_t slot),
-		     void *arg, uint64_t now_ms);
+		     void *arg, uint64_t now_ns);
 
 #endif

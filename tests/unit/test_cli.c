@@ -322,7 +322,8 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --backend a=127.0.0.1:81,slots=1,slots=2",
 		     "--backend: slots is given twice; remove one");
 	assert_usage("run --backend a=127.0.0.1:81,slots=many",
-		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024");
+		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024, "
+		     "or auto");
 	assert_usage("run --backend a=127.0.0.1:81 --backend a=127.0.0.1:82",
 		     "--backend: \"a\" is the name of another server too; rename one");
 	assert_usage("run --session-header Host",
@@ -511,12 +512,15 @@ static void reads_print_tables(void **state)
 	assert_int_equal(ask("sessions --backend gpu0 --limit 1", "200 OK",
 			     "{\"total\":9,\"truncated\":true,\"sessions\":[{\"session\":"
 			     "\"00000000000000aa\",\"backend\":\"gpu0\",\"turns\":2,\"moves\":0,"
+			     "\"context_tokens\":2520,\"last_turn\":\"warm\",\"cold_streak\":0,"
 			     "\"age_s\":90.5,\"idle_s\":0.2}]}",
 			     request, out, err),
 			 CLI_OK);
 	assert_string_equal(request, "GET /v1/sessions?limit=1&backend=gpu0 HTTP/1.1");
-	assert_string_equal(out, "SESSION           BACKEND  TURNS  MOVES    AGE  IDLE\n"
-				 "00000000000000aa  gpu0         2      0  1m30s    0s\n");
+	assert_string_equal(
+		out,
+		"SESSION           BACKEND  TURNS  MOVES  TOKENS  LATEST  COLD    AGE  IDLE\n"
+		"00000000000000aa  gpu0         2      0    2520  warm       -  1m30s    0s\n");
 	assert_string_equal(err, "1 of 9 sessions; --limit N lists more\n");
 }
 

@@ -50,6 +50,11 @@ uint64_t balancer_now_ms(void)
 	return 1000000;
 }
 
+uint64_t balancer_now_ns(void)
+{
+	return 1000000000000;
+}
+
 const struct config *balancer_config(const struct balancer *b)
 {
 	return atomic_load(&b->config);

@@ -54,6 +54,12 @@ const char *const sidecar_names[SIDECAR_NR] = {
 	[SIDECAR_AVOID] = "avoid",
 };
 
+const char *const guard_busy_names[GUARD_BUSY_NR] = {
+	[GUARD_PREFER_IDLE] = "prefer_idle_slot",
+	[GUARD_PREFER_OWNER] = "prefer_owning_slot_with_wait",
+	[GUARD_STICK] = "stick",
+};
+
 /* A number's bounds, both included. */
 struct bound {
 	const char *field;
@@ -71,6 +77,11 @@ struct bound {
 static const struct bound bounds[] = {
 	BOUND("workers", workers, "", 0, WORKERS_MAX),
 	BOUND("sessions.max", session_max, "", 1, SESSIONS_MAX),
+	BOUND("guard.queue", guard.queue, "", 0, GUARD_QUEUE_MAX),
+	BOUND("guard.wait", guard.wait_ms, " ms", 0, HOUR_MS),
+	BOUND("guard.abs", guard.abs, "", 0, SLOTS_MAX),
+	BOUND("guard.rel", guard.rel_milli, " thousandths", 0, 100000),
+	BOUND("experiment.share", experiment_milli, " thousandths", 0, 500),
 	BOUND("health.interval", health.interval_ms, " ms", 0, HOUR_MS),
 	BOUND("health.timeout", health.timeout_ms, " ms", 1, HOUR_MS),
 	BOUND("health.rise", health.rise, "", 1, 100),
@@ -124,6 +135,9 @@ void config_defaults(struct config *c)
 	c->affinity.body_bytes = 64 * KIB;
 	config_prefix_defaults(c);
 	c->placement = PLACEMENT_BALANCED;
+	c->guard.busy = GUARD_PREFER_IDLE;
+	c->guard.queue = 64;
+	c->guard.wait_ms = 10 * SECOND_MS;
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
 	strcpy(c->session_state, "auto");
@@ -194,6 +208,14 @@ static int check_choices(const struct config *c, const struct complaint *to)
 	if ((unsigned int)c->placement >= PLACEMENT_NR)
 		return refuse(to, "placement is unknown; use balanced, hash, least-inflight or "
 				  "round-robin");
+	if ((unsigned int)c->guard.busy >= GUARD_BUSY_NR)
+		return refuse(to, "guard.busy is unknown; use prefer_idle_slot, "
+				  "prefer_owning_slot_with_wait or stick");
+	if (c->guard.rel_milli && c->guard.rel_milli < 1000)
+		return refuse(to,
+			      "guard.rel is 0.%03u, below the least loaded server's own load; "
+			      "use 0 (off) or at least 1",
+			      c->guard.rel_milli);
 	if ((unsigned int)c->log.level >= LOG_LEVEL_NR)
 		return refuse(to, "log.level is unknown; use error, warn, info or debug");
 	if ((unsigned int)c->log.format >= LOG_FORMAT_NR)

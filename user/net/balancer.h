@@ -17,8 +17,10 @@
 #include "core/backend.h"
 #include "core/config.h"
 #include "core/prefix.h"
+#include "core/pressure.h"
 #include "core/session.h"
 #include "net/stats.h"
+#include "net/wait.h"
 
 struct worker;
 struct retired;
@@ -35,6 +37,8 @@ struct balancer {
 		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
+	struct wait_queues wait;
+	struct pressure pressure;
 	_Atomic uint64_t turn;	      /* round robin's running number */
 	_Atomic uint32_t connections; /* clients, all workers */
 	_Atomic bool draining;

@@ -67,6 +67,8 @@ static uint64_t conn_due_ms(const struct conn *c)
 		if (buf_len(&c->in))
 			return c->head_ms + config->timeout.head_ms;
 		return c->activity_ms + config->timeout.idle_ms;
+	case CONN_WAIT:
+		return c->x->waits_ns / 1000000 + config->guard.wait_ms;
 	case CONN_EXCHANGE:
 		if (c->current && c->current->connecting)
 			return c->activity_ms + config->timeout.connect_ms;
@@ -140,6 +142,7 @@ static int client_events(const struct conn *c)
 		if (exchange_reads_client(c))
 			return events | UV_READABLE;
 		return events | end;
+	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
 	case CONN_STEER:
 	case CONN_RECLAIM:
 		return end;
@@ -348,7 +351,8 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		 * that is the end; else recv() and send() find out. */
 		c->sock.events = 0;
 		events = UV_READABLE | UV_WRITABLE;
-		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) {
+		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL ||
+		    c->state == CONN_WAIT) {
 			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 			return;
 		}
@@ -367,6 +371,10 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) && c->x->out_ready)
 			exchange_answer(c);
 		break;
+	case CONN_WAIT:
+		/* A FIN now is a client that gave up: nothing of an answer is under way. */
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+		return;
 	case CONN_STEER:
 	case CONN_RECLAIM:
 		if (status < 0) {
@@ -412,6 +420,18 @@ void conn_on_upstream_lost(struct conn *c)
 	exchange_server_lost(c);
 }
 
+void conn_on_slot(struct conn *c)
+{
+	exchange_slot(c);
+	conn_run(c);
+}
+
+void conn_on_review(struct conn *c)
+{
+	exchange_review(c);
+	conn_run(c);
+}
+
 void conn_on_steered(struct conn *c)
 {
 	/* What was passed up is most often a head. */
@@ -449,6 +469,9 @@ static void conn_timeout(struct conn *c)
 			break;
 		}
 		exchange_head_timeout(c);
+		break;
+	case CONN_WAIT:
+		exchange_wait_over(c);
 		break;
 	case CONN_EXCHANGE:
 		exchange_timeout(c);
@@ -549,6 +572,7 @@ void conn_close(struct conn *c, enum conn_close reason)
 		exchange_settle(c, reason == CONN_CLOSE_STOP ? OUTCOME_SHUTDOWN
 							     : OUTCOME_CLIENT_ABORT);
 	}
+	wait_leave(c);
 	c->state = CONN_CLOSED;
 	c->close_reason = reason;
 	LOG(DEBUG, "connection closed", F_STR("reason", close_names[reason]));

@@ -9,7 +9,9 @@
  *              v        malformed, no server, ...
  *   +------> HEAD ---------------------------------------> REPLY
  *   |          | head complete, server chosen               |  |
- *   |          v                                            |  |
+ *   |          +---- no free slot ----> WAIT ---------------+  |
+ *   |          |                           | slot, or decided  |
+ *   |          v <-------------------------+ anew           |  |
  *   |      EXCHANGE ---- 101 ----> TUNNEL                   |  |
  *   |          | both messages complete |                   |  |
  *   |          |                                            |  |
@@ -43,6 +45,7 @@
 #include "net/sock.h"
 #include "net/stats.h"
 #include "net/steer.h"
+#include "net/wait.h"
 
 struct worker;
 struct upstream;
@@ -51,6 +54,7 @@ struct body_chain;
 
 enum conn_state {
 	CONN_HEAD,     /* a request head is awaited or half there; idle when no byte is */
+	CONN_WAIT,     /* no free slot: the request waits for one (net/wait.h) */
 	CONN_EXCHANGE, /* a server was chosen; request and answer move. Or, with x->wait, the body
 			* is awaited that says which */
 	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
@@ -103,6 +107,15 @@ struct exchange {
 	uint64_t session; /* id, when keyed */
 	bool keyed;
 	bool later_turn;
+	bool bound;	   /* its session is: the next dispatch is the same turn */
+	bool first_here;   /* nothing of the session is cached at its server */
+	bool waited;	   /* for guard.wait: not again */
+	bool over;	   /* sent to a server without a free slot: its own queue takes it */
+	bool control;	   /* in the experiment's control arm */
+	uint64_t context;  /* bytes of the session's context before this turn, by its ledger */
+	uint64_t wait_ns;  /* spent waiting for a slot */
+	uint64_t waits_ns; /* since when it waits, while it does */
+	uint64_t sent_ns;  /* dispatched; 0: not yet */
 	enum decide_reason reason;
 	struct backend *backend; /* counted in flight there; NULL when none is */
 	uint64_t excluded;	 /* servers that failed this request */
@@ -158,6 +171,7 @@ struct conn {
 	struct upstream *current;   /* the exchange's, or NULL */
 	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */
 	struct steer_conn steer;
+	struct waiter wait;
 };
 
 /**
@@ -192,6 +206,10 @@ void conn_on_connect_failed(struct conn *c, int err);
 
 /** conn_on_upstream_lost() - the exchange's upstream vanished before a byte of an answer */
 void conn_on_upstream_lost(struct conn *c);
+/** conn_on_slot() - the slot that the connection waits for has been handed to it */
+void conn_on_slot(struct conn *c);
+/** conn_on_review() - it waits: does it still have to, and here? */
+void conn_on_review(struct conn *c);
 /** conn_on_steered() - the connection was taken back, or bytes came up: go on */
 void conn_on_steered(struct conn *c);
 

@@ -115,7 +115,8 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 		steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || u->steer.once || sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
+	if (u && (fresh || u->epoch != backend->shared->epoch || u->steer.once ||
+		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
 	}

@@ -33,6 +33,7 @@
 #include "ops/health.h"
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
+#include "ops/props.h"
 #include "ops/session_file.h"
 
 #define TICK_MS	  100
@@ -61,6 +62,7 @@ struct daemon {
 	struct metrics_base base;
 	struct key_watch watch;
 	struct health *health;
+	struct props *props;
 	struct metrics *metrics;
 	struct control *control;
 	struct config started; /* to tell what a reload cannot change */
@@ -164,6 +166,7 @@ static int daemon_reload(struct daemon *d, char *text, unsigned int bytes)
 	log_setup(c->log.level, c->log.format);
 	note_restarts(d, c, text, bytes);
 	health_reload(d->health);
+	props_reload(d->props);
 	LOG(INFO, "configuration reloaded", F_UINT("backends", c->nr_backends),
 	    F_STR("note", text));
 	if (more)
@@ -439,6 +442,9 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	d->health = health_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->health)
 		return -EIO;
+	d->props = props_start(&d->balancer, &d->lock, why, why_bytes);
+	if (!d->props)
+		return -EIO;
 	rc = 0;
 	if (d->metrics)
 		rc = metrics_serve(d->metrics, &d->balancer, &d->base, &d->lock, why, why_bytes);
@@ -469,6 +475,7 @@ static void daemon_stop(struct daemon *d)
 	pthread_mutex_unlock(&d->mutex);
 	control_stop(d->control);
 	metrics_stop(d->metrics);
+	props_stop(d->props);
 	health_stop(d->health);
 	if (d->balancer_up) {
 		balancer_halt(&d->balancer);

@@ -67,6 +67,7 @@ static void backend_of_kernel(struct backend_stats *to, const struct kvpin_count
 {
 	stat_add(&to->requests[STAT_PATH_STEER][OUTCOME_OK], k->requests);
 	stat_add(&to->reuses, k->sent);
+	stat_add(&to->turns[GUARD_TURN_WARM], k->untold);
 	stat_add(&to->bytes_up[STAT_PATH_STEER], k->bytes_up);
 	stat_add(&to->bytes_down[STAT_PATH_STEER], k->bytes_down);
 	hist_of_kernel(&to->ttft[TURN_FIRST], &hist_ttft_bounds, k->ttft_first,

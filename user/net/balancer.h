@@ -21,6 +21,7 @@
 
 struct worker;
 struct retired;
+struct splice;
 struct steer;
 
 struct balancer {
@@ -30,6 +31,7 @@ struct balancer {
 	struct backend_table backends;
 	struct session_table *sessions;
 	struct steer *steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	struct splice *splice; /* likewise */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
 	_Atomic uint64_t turn;	      /* round robin's running number */

@@ -17,6 +17,8 @@
  *   |          |                           | taken back     |  |
  *   |          +<---- exchange runs ---- RECLAIM            |  |
  *   +<---------------- none runs ----------+                |  |
+ *   |          +---- answer streams ----> SPLICE ----+        |  |
+ *   |          +<--------- is back -----------------+         |  |
  *   |          | both messages complete                     |  |
  *   +----------+-------------- keep-alive ------------------+  |
  *              |                        |                      |
@@ -40,6 +42,7 @@
 #include "core/decide.h"
 #include "kvpin_http_body.h"
 #include "net/sock.h"
+#include "net/splice.h"
 #include "net/stats.h"
 #include "net/steer.h"
 
@@ -51,6 +54,7 @@ enum conn_state {
 	CONN_EXCHANGE, /* a server was chosen; request and answer move */
 	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
 	CONN_RECLAIM,  /* ... no more, but its queues are not yet empty */
+	CONN_SPLICE,   /* the answer goes past the daemon (net/splice.h) */
 	CONN_TUNNEL,   /* after 101 */
 	CONN_REPLY,    /* an answer of our own goes out */
 	CONN_LINGER,   /* our side is shut; the client's bytes are thrown away */
@@ -114,12 +118,13 @@ struct exchange {
 	bool upgrade; /* Upgrade was passed on: the server may answer 101 */
 	bool token_seen;
 
-	uint64_t started_ns;	/* head complete */
-	uint64_t token_ns;	/* last token, or first byte */
-	uint64_t ttft_ns;	/* 0 until known */
+	uint64_t started_ns; /* head complete */
+	uint64_t token_ns;   /* last token, or first byte */
+	uint64_t ttft_ns;    /* 0 until known */
 	uint64_t bytes_up, bytes_down;
-	uint32_t events; /* answer_body.events at the last token */
-	uint16_t status; /* of the answer that the client got */
+	uint32_t events;     /* answer_body.events at the last token */
+	uint16_t status;     /* of the answer that the client got */
+	enum stat_path path; /* under which it is counted */
 };
 
 struct conn {
@@ -145,8 +150,9 @@ struct conn {
 	struct buf out;	   /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
-	struct exchange *x;	    /* NULL while no byte of a request is there, and in CONN_STEER */
+	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */
 	struct steer_conn steer;
+	struct splice_conn splice;
 };
 
 /**
@@ -181,7 +187,7 @@ void conn_on_connect_failed(struct conn *c, int err);
 
 /** conn_on_upstream_lost() - the exchange's upstream vanished before a byte of an answer */
 void conn_on_upstream_lost(struct conn *c);
-/** conn_on_steered() - the connection was taken back, or bytes came up: go on */
+/** conn_on_steered() - the connection came back from another path, or bytes came up: go on */
 void conn_on_steered(struct conn *c);
 
 /** conn_quickack() - acknowledge what was received now, not in 40 ms */

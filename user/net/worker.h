@@ -18,6 +18,7 @@
 #include "net/balancer.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/splice.h"
 #include "net/steer.h"
 
 struct worker {
@@ -37,6 +38,7 @@ struct worker {
 	uv_timer_t accept_pause; /* out of descriptors: try again a little later */
 	struct list conns;
 	struct steer_worker steer;
+	struct splice_worker splice;
 	struct buf_pool pool;
 	struct decide_input decide_in; /* scratch, too large for a stack frame on the hot path */
 	struct kvpin_decision decision;

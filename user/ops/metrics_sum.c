@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "net/splice.h"
 #include "net/steer.h"
 #include "ops/metrics.h"
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """What the splice path's cases share: what the program counted, and what is left in the kernel."""
+import ctypes
 import json
+import socket
 import subprocess
 import time
 
@@ -52,10 +54,17 @@ def programs():
 
 
 def attached():
-    """[(device, hook)] of this network namespace where a program of the splice path is."""
-    out = subprocess.run(["bpftool", "-j", "net", "show"], capture_output=True, check=True)
-    return [(row["devname"], row["kind"]) for row in json.loads(out.stdout)[0]["tc"]
-            if row.get("name", "").startswith(PROGRAM[:15])]
+    """{(device, "ingress" or "egress")} of this network namespace where a program of the splice
+    path is."""
+    libbpf, ours, found = ctypes.CDLL("libbpf.so.1"), programs(), set()
+    for index, device in socket.if_nameindex():
+        for hook, attach_type in (("ingress", 46), ("egress", 47)):  # BPF_TCX_*
+            ids, count = (ctypes.c_uint32 * 16)(), ctypes.c_uint32(16)
+            flags = ctypes.c_uint32(0)
+            if not libbpf.bpf_prog_query(index, attach_type, 0, ctypes.byref(flags), ids,
+                                         ctypes.byref(count)):
+                found |= {(device, hook) for i in ids[:count.value] if i in ours}
+    return found
 
 
 def request(path, session, *fields, body=b"", method=None):

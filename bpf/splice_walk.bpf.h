@@ -120,17 +120,30 @@ static __always_inline void splice_cut(struct kvpin_splice_conn *u,
 
 /* ---- chunks ---- */
 
+/* In map memory: the verifier would follow every value of it on the stack. */
 struct walk {
-	struct __sk_buff *skb;
 	struct kvpin_body body;
-	__u32 at, end;
 	__u64 window; /* the next `have` bytes */
+	__u32 at, end;
 	__u32 have;
 	__u32 pad;
 };
 
-static long walk_turn(__u32 turn, struct walk *l)
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk);
+} splice_walks SEC(".maps");
+
+struct walk_loop {
+	struct __sk_buff *skb;
+	struct walk *walk;
+};
+
+static long walk_turn(__u32 turn, struct walk_loop *loop)
 {
+	struct walk *l = loop->walk;
 	struct kvpin_body *b = &l->body;
 	__u64 n;
 
@@ -144,7 +157,7 @@ static long walk_turn(__u32 turn, struct walk *l)
 		if (n < 1 || n > sizeof(l->window))
 			return 1;
 		l->window = 0;
-		if (bpf_skb_load_bytes(l->skb, l->at, &l->window, n)) {
+		if (bpf_skb_load_bytes(loop->skb, l->at, &l->window, n)) {
 			kvpin_body_bad(b, KVPIN_HTTP_NONE);
 			return 1;
 		}
@@ -172,25 +185,33 @@ static __always_inline int splice_walk(struct __sk_buff *skb, struct packet *p,
 				       const struct kvpin_splice_conn *c)
 {
 	__u32 payload = p->l4 + h->bytes, skip = u->walked - p->at;
-	struct walk l = {.skb = skb, .at = payload + skip, .end = payload + p->len};
+	struct walk_loop loop = {.skb = skb};
+	__u32 zero = 0;
+	struct walk *l = bpf_map_lookup_elem(&splice_walks, &zero);
 
-	l.body = u->body;
-	bpf_loop(WALK_TURNS_MAX, walk_turn, &l, 0);
-	if (l.at < l.end || l.body.state == KVPIN_BS_BAD) {
+	if (!l)
+		return FRAMING_DROP;
+	l->body = u->body;
+	l->at = payload + skip;
+	l->end = payload + p->len;
+	l->have = 0;
+	loop.walk = l;
+	bpf_loop(WALK_TURNS_MAX, walk_turn, &loop, 0);
+	if (l->at < l->end || l->body.state == KVPIN_BS_BAD) {
 		/* As if this packet had not come: the relay sees it again. */
-		if (l.body.state == KVPIN_BS_DONE)
+		if (l->body.state == KVPIN_BS_DONE)
 			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_BEHIND_END);
-		else if (l.body.state == KVPIN_BS_BAD)
+		else if (l->body.state == KVPIN_BS_BAD)
 			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_MALFORMED);
 		else
 			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_CHUNKS);
 		return FRAMING_DROP;
 	}
-	p->token = l.body.events != u->events;
-	u->events = l.body.events;
-	u->body = l.body;
+	p->token = l->body.events != u->events;
+	u->events = l->body.events;
+	u->body = l->body;
 	u->walked = p->at + p->len;
-	if (l.body.state == KVPIN_BS_DONE)
+	if (l->body.state == KVPIN_BS_DONE)
 		__sync_lock_test_and_set(&u->end, u->to + (u->walked - u->from));
 	return FRAMING_FORWARD;
 }

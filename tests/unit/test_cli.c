@@ -306,7 +306,7 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --log-requests=yes",
 		     "--log-requests: \"yes\" is not a boolean; write true or false");
 	assert_usage("run --path fast",
-		     "--path: \"fast\" is not known; write one of auto, relay, steer");
+		     "--path: \"fast\" is not known; write one of auto, relay, steer, splice");
 	assert_usage("run --listen 127.0.0.1",
 		     "--listen: \"127.0.0.1\" has no port; write it as 127.0.0.1:8080");
 	assert_usage("run --backend 127.0.0.1:81",
@@ -466,8 +466,9 @@ static void reads_print_tables(void **state)
 			     "\"keys\":{\"header\":9,\"json\":1},"
 			     "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
 			     "\"requests_relay\":5,"
-			     "\"requests_steer\":60,\"path_handed_over\":8,\"path_taken_back\":7,"
+			     "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_taken_back\":7,"
 			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
+			     "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
 			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
 			     request, out, err),
 			 CLI_OK);
@@ -487,9 +488,12 @@ static void reads_print_tables(void **state)
 				 "advice            do so\n"
 				 "requests relayed  5\n"
 				 "requests steered  60\n"
+				 "requests spliced  600\n"
 				 "handed over       8\n"
 				 "taken back        7\n"
 				 "not steered       no_pin 3, bulk 1\n"
+				 "not spliced       raced 2\n"
+				 "splices on        lo, eth0\n"
 				 "queued            4.1 KB\n"
 				 "reloads           5\n");
 	assert_int_equal(ask("backends", "200 OK",

@@ -23,7 +23,7 @@
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
 	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, guard, "   \
-	"experiment, health, timeouts, limits, steer, metrics, control, user, log"
+	"experiment, health, timeouts, limits, steer, splice, metrics, control, user, log"
 
 struct refused {
 	const char *name;
@@ -241,7 +241,7 @@ static const struct refused refused[] = {
 	{"a_boolean_is_true_or_false", "forwarded_for: yes",
 	 ":1: forwarded_for: \"yes\" is not a boolean; write true or false"},
 	{"a_name_lists_the_allowed_ones", "path: fast",
-	 ":1: path: \"fast\" is not known; write one of auto, relay, steer"},
+	 ":1: path: \"fast\" is not known; write one of auto, relay, steer, splice"},
 	{"a_near_name_is_suggested", "placement: least_inflight",
 	 ":1: placement: \"least_inflight\" is not known; write one of balanced, hash, "
 	 "least-inflight, round-robin; did you mean \"least-inflight\"?"},

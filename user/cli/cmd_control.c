@@ -186,9 +186,12 @@ static void print_status(const json_t *answer)
 		{"advice", "advice", TABLE_TEXT, ""},
 		{"requests relayed", "requests_relay", TABLE_NUMBER, NULL},
 		{"requests steered", "requests_steer", TABLE_NUMBER, NULL},
+		{"requests spliced", "requests_splice", TABLE_NUMBER, NULL},
 		{"handed over", "path_handed_over", TABLE_NUMBER, NULL},
 		{"taken back", "path_taken_back", TABLE_NUMBER, NULL},
 		{"not steered", "path_refused", TABLE_TEXT, NULL},
+		{"not spliced", "splice_refused", TABLE_TEXT, NULL},
+		{"splices on", "splice_devices", TABLE_TEXT, NULL},
 		{"queued", "steer_queued_bytes", TABLE_BYTES, NULL},
 		{"reloads", "config_reloads", TABLE_NUMBER, NULL},
 	};

@@ -34,6 +34,7 @@ const char *const path_mode_names[PATH_MODE_NR] = {
 	[PATH_AUTO] = "auto",
 	[PATH_RELAY] = "relay",
 	[PATH_STEER] = "steer",
+	[PATH_SPLICE] = "splice",
 };
 
 const char *const placement_names[PLACEMENT_NR] = {
@@ -102,6 +103,9 @@ static const struct bound bounds[] = {
 	BOUND("steer.budget_all", steer.budget_all_bytes, " bytes", 4 * KIB, 1024 * MIB),
 	BOUND("steer.holds", steer.holds, "", 1, 65536),
 	BOUND("steer.ring", steer.ring_bytes, " bytes", 4 * KIB, 64 * MIB),
+	BOUND("splice.events", splice.events, "", 0, 1000000),
+	BOUND("splice.body", splice.body_bytes, " bytes", 0, 1024 * MIB),
+	BOUND("splice.ring", splice.ring_bytes, " bytes", 64 * KIB, 64 * MIB),
 };
 
 /* Where a message goes. */
@@ -168,6 +172,9 @@ void config_defaults(struct config *c)
 	c->steer.budget_all_bytes = 64 * MIB;
 	c->steer.holds = 256;
 	c->steer.ring_bytes = 1 * MIB;
+	c->splice.events = 8;
+	c->splice.body_bytes = 256 * KIB;
+	c->splice.ring_bytes = 1 * MIB;
 	c->log.level = LOG_INFO;
 	c->log.format = LOG_LOGFMT;
 }
@@ -199,7 +206,7 @@ static int check_bounds(const struct config *c, const struct complaint *to)
 static int check_choices(const struct config *c, const struct complaint *to)
 {
 	if ((unsigned int)c->path >= PATH_MODE_NR)
-		return refuse(to, "path is unknown; use auto, relay or steer");
+		return refuse(to, "path is unknown; use auto, relay, steer or splice");
 	if ((unsigned int)c->affinity.missing >= MISSING_NR)
 		return refuse(to, "affinity.missing is unknown; use balance, client-ip or "
 				  "generate");
@@ -403,6 +410,10 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 			      "steer.pin is not an absolute path of at most %d characters; write "
 			      "one such as /sys/fs/bpf/kvpin",
 			      STATE_PATH_MAX - 1);
+	if (c->splice.ring_bytes & (c->splice.ring_bytes - 1))
+		return refuse(&to,
+			      "splice.ring is %u bytes; it must be a power of two, e.g. 512KiB",
+			      c->splice.ring_bytes);
 	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
 		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
 			      c->steer.ring_bytes);

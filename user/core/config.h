@@ -40,6 +40,7 @@ enum path_mode {
 	PATH_AUTO, /* steer, where the machine allows it; else the relay */
 	PATH_RELAY,
 	PATH_STEER,
+	PATH_SPLICE,
 	PATH_MODE_NR
 };
 
@@ -164,6 +165,12 @@ struct config {
 		uint32_t holds;	     /* steered requests whose answer has not begun */
 		uint32_t ring_bytes; /* of each worker's events; a power of two */
 	} steer;
+
+	struct {
+		uint32_t events;     /* of an event stream that the relay carries first */
+		uint32_t body_bytes; /* other answers are long from here on */
+		uint32_t ring_bytes; /* of each worker's events; a power of two */
+	} splice;
 
 	bool has_metrics;
 	struct addr metrics;

@@ -99,6 +99,6 @@ void account_exchange(struct conn *c, enum stat_outcome outcome)
 	if (c->counted)
 		return;
 	c->counted = true;
-	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
+	stat_add(&c->worker->stats->backend[slot].requests[c->x->path][outcome], 1);
 	log_request(c, c->x, outcome, c->worker->config->log.requests ? balancer_now_ns() : 0);
 }

@@ -24,6 +24,7 @@
 
 struct worker;
 struct retired;
+struct splice;
 struct steer;
 
 struct balancer {
@@ -35,6 +36,7 @@ struct balancer {
 	_Atomic(struct prefix_index *) prefix; /* NULL until a configuration asks for it */
 	struct steer
 		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	struct splice *splice; /* likewise */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
 	struct wait_queues wait;

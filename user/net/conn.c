@@ -82,6 +82,8 @@ static uint64_t conn_due_ms(const struct conn *c)
 	case CONN_RECLAIM:
 		return earlier(c->activity_ms + config->timeout.stall_ms,
 			       uv_now(&c->worker->loop) + c->steer.poll_ms);
+	case CONN_SPLICE:
+		return splice_due_ms(c);
 	case CONN_TUNNEL:
 		return c->activity_ms + config->timeout.tunnel_ms;
 	case CONN_REPLY:
@@ -145,6 +147,7 @@ static int client_events(const struct conn *c)
 	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
 	case CONN_STEER:
 	case CONN_RECLAIM:
+	case CONN_SPLICE:
 		return end;
 	case CONN_REPLY:
 		return UV_WRITABLE;
@@ -164,6 +167,8 @@ static int upstream_events(const struct conn *c)
 
 	if (c->current->connecting)
 		return UV_WRITABLE;
+	if (c->state == CONN_SPLICE)
+		return c->splice.ended ? 0 : UV_DISCONNECT;
 	if (!x->out_ready && !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))
 		events |= UV_READABLE;
 	if (x->sent < x->ready && !x->discard)
@@ -386,6 +391,11 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			steer_reclaim(c);
 		conn_on_steered(c);
 		return;
+	case CONN_SPLICE:
+		if (status < 0)
+			conn_close(c, CONN_CLOSE_CLIENT_GONE);
+		c->client_rdhup = true;
+		break;
 	case CONN_LINGER:
 		linger_read(c);
 		break;
@@ -405,7 +415,10 @@ void conn_on_upstream_ready(struct conn *c)
 
 void conn_on_upstream_readable(struct conn *c)
 {
-	exchange_answer(c);
+	if (c->state == CONN_SPLICE)
+		splice_server_ended(c);
+	else
+		exchange_answer(c);
 	conn_run(c);
 }
 
@@ -479,6 +492,9 @@ static void conn_timeout(struct conn *c)
 	case CONN_STEER:
 		steer_timeout(c);
 		break;
+	case CONN_SPLICE:
+		splice_timeout(c);
+		break;
 	case CONN_RECLAIM:
 		if (uv_now(&c->worker->loop) <
 		    c->activity_ms + c->worker->config->timeout.stall_ms) {
@@ -511,7 +527,7 @@ static void on_timer(uv_timer_t *timer)
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
-	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM ||
+	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
 	    uv_now(&c->worker->loop) >= conn_due_ms(c))
 		conn_timeout(c);
 	conn_run(c);
@@ -551,6 +567,7 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 	stat_add(&w->stats->accepted, 1);
 	stat_add(&w->stats->open, 1);
 	conn_set_state(c, CONN_HEAD);
+	splice_accepted(c);
 	/* The first request is often there already. */
 	head_read(c);
 	conn_run(c);
@@ -566,6 +583,8 @@ void conn_close(struct conn *c, enum conn_close reason)
 		return;
 	if (c->state == CONN_STEER || c->state == CONN_RECLAIM)
 		steer_settle(c);
+	else if (c->state == CONN_SPLICE)
+		splice_settle(c);
 	if (c->x && c->x->backend) {
 		/* An answer under way must not look complete because of our end. */
 		reset |= c->x->head_sent;
@@ -585,6 +604,7 @@ void conn_close(struct conn *c, enum conn_close reason)
 	stat_add(&w->stats->open, -1);
 	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
 	steer_sock_close(c, &c->steer.sock, &c->sock, reset, on_handle_closed);
+	splice_leave(w, &c->splice.sock, reset);
 }
 
 void conn_drain(struct conn *c)

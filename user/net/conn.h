@@ -19,6 +19,8 @@
  *   |          |                           | taken back     |  |
  *   |          +<---- exchange runs ---- RECLAIM            |  |
  *   +<---------------- none runs ----------+                |  |
+ *   |          +---- answer streams ----> SPLICE ----+        |  |
+ *   |          +<--------- is back -----------------+         |  |
  *   |          | both messages complete                     |  |
  *   +----------+-------------- keep-alive ------------------+  |
  *              |                        |                      |
@@ -43,6 +45,7 @@
 #include "core/key.h"
 #include "kvpin_http_body.h"
 #include "net/sock.h"
+#include "net/splice.h"
 #include "net/stats.h"
 #include "net/steer.h"
 #include "net/wait.h"
@@ -59,6 +62,7 @@ enum conn_state {
 			* is awaited that says which */
 	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
 	CONN_RECLAIM,  /* ... no more, but its queues are not yet empty */
+	CONN_SPLICE,   /* the answer goes past the daemon (net/splice.h) */
 	CONN_TUNNEL,   /* after 101 */
 	CONN_REPLY,    /* an answer of our own goes out */
 	CONN_LINGER,   /* our side is shut; the client's bytes are thrown away */
@@ -142,8 +146,9 @@ struct exchange {
 	uint64_t token_ns;   /* last token, or first byte */
 	uint64_t ttft_ns;    /* 0 until known */
 	uint64_t bytes_up, bytes_down;
-	uint32_t events; /* answer_body.events at the last token */
-	uint16_t status; /* of the answer that the client got */
+	uint32_t events;     /* answer_body.events at the last token */
+	uint16_t status;     /* of the answer that the client got */
+	enum stat_path path; /* under which it is counted */
 };
 
 struct conn {
@@ -172,6 +177,7 @@ struct conn {
 	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */
 	struct steer_conn steer;
 	struct waiter wait;
+	struct splice_conn splice;
 };
 
 /**
@@ -210,7 +216,7 @@ void conn_on_upstream_lost(struct conn *c);
 void conn_on_slot(struct conn *c);
 /** conn_on_review() - it waits: does it still have to, and here? */
 void conn_on_review(struct conn *c);
-/** conn_on_steered() - the connection was taken back, or bytes came up: go on */
+/** conn_on_steered() - the connection came back from another path, or bytes came up: go on */
 void conn_on_steered(struct conn *c);
 
 /** conn_quickack() - acknowledge what was received now, not in 40 ms */

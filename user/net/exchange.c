@@ -580,7 +580,8 @@ void exchange_answer(struct conn *c)
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
 	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
-		steer_within(c);
+		if (!splice_within(c))
+			steer_within(c);
 	} else {
 		exchange_trouble(c, end);
 	}

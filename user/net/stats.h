@@ -14,6 +14,7 @@
 #include "core/decide.h"
 #include "core/report.h"
 #include "kvpin_abi.h"
+#include "kvpin_splice_abi.h"
 
 /* How an exchange ended. */
 #define STAT_OUTCOMES(X)                                                                           \
@@ -42,11 +43,13 @@ extern const char *const stat_outcome_names[OUTCOME_NR];
 enum stat_path {
 	STAT_PATH_RELAY,
 	STAT_PATH_STEER, /* counted by the kernel: see kern_counters() */
+	STAT_PATH_SPLICE, /* bytes and times are the kernel's: see kern_splice_counters() */
 	STAT_PATH_NR
 };
 
 extern const char *const stat_path_names[STAT_PATH_NR];
 extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
+extern const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR];
 
 enum stat_turn { TURN_FIRST, TURN_LATER, TURN_NR };
 
@@ -96,6 +99,9 @@ struct worker_stats {
 	_Atomic uint64_t handed_over;	/* connections given to the kernel */
 	_Atomic uint64_t reclaimed;	/* ... and taken back */
 	_Atomic uint64_t refused[KVPIN_REFUSED_NR]; /* not handed over, by reason */
+	_Atomic uint64_t spliced;		  /* answers given to the splice path */
+	_Atomic uint64_t splice_back;		  /* ... and come back */
+	_Atomic uint64_t splice_refused[KVPIN_SPLICE_REFUSED_NR];
 };
 
 #endif

@@ -124,6 +124,7 @@ static void worker_stop(struct worker *w)
 		conn_close(container_of(at, struct conn, link), CONN_CLOSE_STOP);
 	steer_worker_stop(w);
 	wait_worker_stop(w);
+	splice_worker_stop(w);
 	uv_close((uv_handle_t *)&w->accept_pause, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 }
@@ -183,10 +184,15 @@ int worker_new(struct balancer *b, unsigned int index, const int *fds, unsigned 
 	err = steer_worker_init(w, b->steer);
 	if (err)
 		goto err_listen;
+	err = splice_worker_init(w, b->splice);
+	if (err)
+		goto err_steer;
 	listeners_want(w, UV_READABLE);
 	*out = w;
 	return 0;
 
+err_steer:
+	steer_worker_stop(w);
 err_listen:
 	/* The descriptors stay the caller's: only the handles go. */
 	for (unsigned int i = 0; i < w->nr_listen; i++)

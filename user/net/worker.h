@@ -19,6 +19,7 @@
 #include "net/explain.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/splice.h"
 #include "net/steer.h"
 
 struct worker {
@@ -40,6 +41,7 @@ struct worker {
 	struct wait_worker wait;
 	struct explain_ring *explain;
 	struct steer_worker steer;
+	struct splice_worker splice;
 	struct buf_pool pool;
 	struct decide_input decide_in; /* scratch, too large for a stack frame on the hot path */
 	struct explain_record record;  /* the latest decision, kept as such */

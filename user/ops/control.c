@@ -9,11 +9,13 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <microhttpd.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/splice.h"
 #include "ops/control_private.h"
 #include "ops/control_socket.h"
 #include "ops/key_watch.h"
@@ -126,26 +128,42 @@ static void put_requests(json_t *object, const uint64_t *requests)
 	}
 }
 
-/* Why the kernel path passed up or was not taken: the most frequent reasons first, and none that
+/* Why a kernel path passed up or was not taken: the most frequent reasons first, and none that
  * never was. */
-static json_t *refused_json(const struct metrics_sum *sum)
+static json_t *refused_json(const _Atomic uint64_t *count, const char *const *name, int nr)
 {
-	uint64_t n[KVPIN_REFUSED_NR];
 	json_t *o = json_object();
+	uint64_t n[64];
 
-	for (int r = 0; r < KVPIN_REFUSED_NR; r++)
-		n[r] = stat_get(&sum->all.refused[r]);
+	for (int r = 0; r < nr; r++)
+		n[r] = stat_get(&count[r]);
 	for (;;) {
-		int most = KVPIN_REFUSED_NONE + 1;
+		int most = 0;
 
-		for (int r = most + 1; r < KVPIN_REFUSED_NR; r++)
+		for (int r = 1; r < nr; r++)
 			if (n[r] > n[most])
 				most = r;
 		if (!n[most])
 			return o;
-		control_put_int(o, stat_refusal_names[most], n[most]);
+		control_put_int(o, name[most], n[most]);
 		n[most] = 0;
 	}
+}
+_Static_assert(KVPIN_REFUSED_NR <= 64 && KVPIN_SPLICE_REFUSED_NR <= 64, "refused_json()'s room");
+
+/* Devices that the splice path's program is attached to. */
+static json_t *devices_json(const struct balancer *b)
+{
+	json_t *list = json_array();
+	char name[IF_NAMESIZE];
+
+	for (unsigned int i = 0; b->splice && i < splice_kern(b->splice)->devices.nr; i++) {
+		int ifindex = splice_kern(b->splice)->devices.ifindex[i];
+
+		json_array_append_new(list,
+				      json_string(if_indextoname(ifindex, name) ? name : "gone"));
+	}
+	return list;
 }
 
 /* Numbers by name; those that are 0 are left out. */
@@ -188,7 +206,9 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	control_put_bool(body, "draining", atomic_load(&b->draining));
 	control_put_str(body, "path", path_mode_names[path]);
 	control_put_str(body, "path_in_use",
-			stat_path_names[sum->steer ? STAT_PATH_STEER : STAT_PATH_RELAY]);
+			stat_path_names[sum->splice  ? STAT_PATH_SPLICE
+					: sum->steer ? STAT_PATH_STEER
+						     : STAT_PATH_RELAY]);
 	control_put_int(body, "workers", b->nr_workers);
 	json_object_set_new(body, "listen", listen);
 	control_put_int(body, "connections", atomic_load(&b->connections));
@@ -200,7 +220,14 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	put_requests(body, requests);
 	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
 	control_put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
-	json_object_set_new(body, "path_refused", refused_json(sum));
+	json_object_set_new(body, "path_refused",
+			    refused_json(sum->all.refused, stat_refusal_names, KVPIN_REFUSED_NR));
+	control_put_int(body, "splice_taken", stat_get(&sum->all.spliced));
+	control_put_int(body, "splice_back", stat_get(&sum->all.splice_back));
+	json_object_set_new(body, "splice_refused",
+			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
+					 KVPIN_SPLICE_REFUSED_NR));
+	json_object_set_new(body, "splice_devices", devices_json(b));
 	control_put_int(body, "steer_queued_bytes", sum->steer_queued);
 	control_put_int(body, "config_reloads", atomic_load(&b->reloads));
 	free(sum);

@@ -27,6 +27,7 @@
 #include "kern/privilege.h"
 #include "kern/selftest.h"
 #include "net/balancer.h"
+#include "net/splice.h"
 #include "net/steer.h"
 #include "ops/control.h"
 #include "ops/control_socket.h"
@@ -54,8 +55,9 @@ struct daemon {
 	/* Written by the main thread when slots change or configurations are freed; read by
 	 * health, metrics and control. */
 	pthread_rwlock_t lock;
-	struct steer *steer; /* NULL: only the relay */
-	uid_t uid;	     /* who to be after the start; 0: no change */
+	struct steer *steer;   /* NULL: without it */
+	struct splice *splice; /* NULL: without it */
+	uid_t uid;	       /* who to be after the start; 0: no change */
 	gid_t gid;
 	struct balancer balancer;
 	bool balancer_up, workers_up;
@@ -133,6 +135,8 @@ static void note_restarts(const struct daemon *d, const struct config *c, char *
 	if (strcmp(c->steer.pin, old->steer.pin) || c->steer.holds != old->steer.holds ||
 	    c->steer.ring_bytes != old->steer.ring_bytes)
 		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
+	if (c->splice.ring_bytes != old->splice.ring_bytes)
+		note_add(text, bytes, "splice: a changed ring needs a restart");
 	if (strcmp(c->user, old->user))
 		note_add(text, bytes, "user: a change needs a restart");
 }
@@ -322,7 +326,10 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	}
 	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
 	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
-	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", d->steer ? "steer" : "relay"),
+	    F_UINT("workers", d->balancer.nr_workers),
+	    F_STR("path", d->splice  ? "splice"
+			  : d->steer ? "steer"
+				     : "relay"),
 	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
 }
 
@@ -344,6 +351,14 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	LOG(WARN, "the kernel cannot steer here, the relay moves all bytes", F_STR("reason", why));
 	why[0] = '\0';
 	return 0;
+}
+
+/* Like steer_start(). */
+static int splice_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
+{
+	if (c->path != PATH_SPLICE)
+		return 0;
+	return splice_open(&d->splice, c, why, why_bytes);
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */
@@ -425,7 +440,11 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	rc = steer_start(d, c, why, why_bytes);
 	if (rc)
 		goto err_config;
+	rc = splice_start(d, c, why, why_bytes);
+	if (rc)
+		goto err_config;
 	d->balancer.steer = d->steer;
+	d->balancer.splice = d->splice;
 	rc = balancer_init(&d->balancer, c, why, why_bytes);
 	if (rc)
 		goto err_config;
@@ -482,6 +501,7 @@ static void daemon_stop(struct daemon *d)
 		sessions_save(d);
 		balancer_fini(&d->balancer);
 	}
+	splice_close(d->splice);
 	steer_close(d->steer);
 	loop_stop(d);
 }

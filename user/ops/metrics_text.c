@@ -319,15 +319,23 @@ static void render_paths(const struct page *p)
 	       "allow is not.");
 	for (int path = 0; path < STAT_PATH_NR; path++)
 		fprintf(p->out, "kvpin_path_available{path=\"%s\"} %d\n", stat_path_names[path],
-			path != STAT_PATH_STEER || p->sum->steer);
+			path == STAT_PATH_STEER	   ? p->sum->steer
+			: path == STAT_PATH_SPLICE ? p->sum->splice
+						   : true);
 	family(p, "kvpin_path_handovers_total", "counter",
-	       "Client connections handed over to the path and taken back by the relay.");
+	       "Client connections, of splice answers, handed over to the path and back from it.");
 	fprintf(p->out,
 		"kvpin_path_handovers_total{path=\"steer\",direction=\"over\"} %" PRIu64 "\n",
 		stat_get(&p->all->handed_over));
 	fprintf(p->out,
 		"kvpin_path_handovers_total{path=\"steer\",direction=\"back\"} %" PRIu64 "\n",
 		stat_get(&p->all->reclaimed));
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"splice\",direction=\"over\"} %" PRIu64 "\n",
+		stat_get(&p->all->spliced));
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"splice\",direction=\"back\"} %" PRIu64 "\n",
+		stat_get(&p->all->splice_back));
 	family(p, "kvpin_path_refused_total", "counter",
 	       "Times that the path passed something up to the relay, or was not taken, by "
 	       "reason.");
@@ -335,6 +343,10 @@ static void render_paths(const struct page *p)
 		fprintf(p->out,
 			"kvpin_path_refused_total{path=\"steer\",reason=\"%s\"} %" PRIu64 "\n",
 			stat_refusal_names[r], stat_get(&p->all->refused[r]));
+	for (int r = 0; r < KVPIN_SPLICE_REFUSED_NR; r++)
+		fprintf(p->out,
+			"kvpin_path_refused_total{path=\"splice\",reason=\"%s\"} %" PRIu64 "\n",
+			stat_splice_refusal_names[r], stat_get(&p->all->splice_refused[r]));
 	plain(p, "kvpin_steer_queued_bytes", "gauge",
 	      "Bytes that the kernel redirected to clients and their TCP has not taken yet.",
 	      p->sum->steer_queued);

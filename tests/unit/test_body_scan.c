@@ -25,8 +25,8 @@ static void note(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	nr_events += (size_t)vsnprintf(events + nr_events, sizeof(events) - nr_events, format,
-				       args);
+	nr_events +=
+		(size_t)vsnprintf(events + nr_events, sizeof(events) - nr_events, format, args);
 	va_end(args);
 }
 
@@ -104,10 +104,34 @@ static void texts_are_told_as_they_are_however_they_are_cut(void **state)
 static void what_is_not_json_is_refused_for_good(void **state)
 {
 	static const char *const cases[] = {
-		"}",	   "{]",       "[}",	  "[1 2]",   "[,1]",	  "[1,]",     "{\"a\"}",
-		"{\"a\":}", "{a:1}",   "{\"a\":1,}", "[01]",  "[1.]",	  "[.5]",     "[1e]",
-		"[-]",	   "[+1]",     "[tru]",	  "[nul]",   "[NaN]",	  "[True]",   "[\"\n\"]",
-		"[\"\\x\"]", "[\"\\u00g0\"]", "['a']", "{\"a\":1 \"b\":2}", "[1;2]", "{1:2}",
+		"}",
+		"{]",
+		"[}",
+		"[1 2]",
+		"[,1]",
+		"[1,]",
+		"{\"a\"}",
+		"{\"a\":}",
+		"{a:1}",
+		"{\"a\":1,}",
+		"[01]",
+		"[1.]",
+		"[.5]",
+		"[1e]",
+		"[-]",
+		"[+1]",
+		"[tru]",
+		"[nul]",
+		"[NaN]",
+		"[True]",
+		"[\"\n\"]",
+		"[\"0123456789012\t45\"]",
+		"[\"\\x\"]",
+		"[\"\\u00g0\"]",
+		"['a']",
+		"{\"a\":1 \"b\":2}",
+		"[1;2]",
+		"{1:2}",
 		"[1111111111111111111111111111111111111111111111111111111111111111111]",
 		"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
 	};
@@ -129,6 +153,8 @@ static const struct key_source sources[] = {
 	{.kind = KEY_JSON, .name = "user"},
 	{.kind = KEY_PREFIX},
 };
+
+static const struct key_source prefix_only[] = {{.kind = KEY_PREFIX}};
 
 static struct body_scan *body_of(const char *text, size_t len, unsigned int nr, size_t step,
 				 size_t *used)
@@ -205,9 +231,8 @@ static void no_more_is_read_than_the_decision_needs(void **state)
 
 static void a_prompt_is_read_until_the_windows_are_full_and_the_model_known(void **state)
 {
-	static const struct key_source only[] = {{.kind = KEY_PREFIX}};
 	static char text[100000];
-	struct body_scan *s = body_scan_new(only, 1, WINDOWS);
+	struct body_scan *s = body_scan_new(prefix_only, 1, WINDOWS);
 	struct body_chain chain;
 	size_t head = (size_t)sprintf(text, "{\"model\":\"m\",\"prompt\":\"");
 
@@ -217,6 +242,43 @@ static void a_prompt_is_read_until_the_windows_are_full_and_the_model_known(void
 	assert_true(body_scan_chain(s, WINDOWS, &chain));
 	assert_int_equal(chain.nr, WINDOWS);
 	assert_int_equal(chain.nr_plain, 0);
+	free(s);
+}
+
+static void assert_same_prompt(const char *a, const char *b)
+{
+	struct body_scan *s = body_scan_new(prefix_only, 1, WINDOWS);
+	struct body_scan *t = body_scan_new(prefix_only, 1, WINDOWS);
+
+	body_scan_feed(s, (const uint8_t *)a, strlen(a));
+	body_scan_feed(t, (const uint8_t *)b, strlen(b));
+	assert_true(s->len > 0);
+	assert_int_equal(s->len, t->len);
+	assert_memory_equal(s->prompt, t->prompt, s->len);
+	free(s);
+	free(t);
+}
+
+static void the_first_role_counts_and_what_comes_behind_the_messages_does_not(void **state)
+{
+	const char *plain = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
+
+	assert_same_prompt(plain, "{\"messages\":[{\"role\":\"user\",\"role\":\"tool\",\"content\":"
+				  "\"hi\"}]}");
+	assert_same_prompt(plain, "{\"messages\":[{\"content\":\"hi\",\"role\":\"user\"}],"
+				  "\"system\":\"late\",\"prompt\":\"late\",\"input\":\"late\"}");
+	assert_same_prompt(plain, "{\"input\":\"hi\"}");
+}
+
+/* Such a message is complete when it ends: what follows is not waited for. */
+static void a_full_prompt_whose_role_never_comes_ends_with_its_message(void **state)
+{
+	static char text[8192];
+	struct body_scan *s = body_scan_new(prefix_only, 1, WINDOWS);
+	int head = sprintf(text, "{\"model\":\"m\",\"messages\":[{\"content\":\"%03000d\"", 0);
+
+	assert_false(body_scan_feed(s, (uint8_t *)text, head));
+	assert_true(body_scan_feed(s, (const uint8_t *)"}", 1));
 	free(s);
 }
 
@@ -281,6 +343,8 @@ int main(void)
 		cmocka_unit_test(fields_are_found_by_their_path_and_their_order),
 		cmocka_unit_test(no_more_is_read_than_the_decision_needs),
 		cmocka_unit_test(a_prompt_is_read_until_the_windows_are_full_and_the_model_known),
+		cmocka_unit_test(the_first_role_counts_and_what_comes_behind_the_messages_does_not),
+		cmocka_unit_test(a_full_prompt_whose_role_never_comes_ends_with_its_message),
 		cmocka_unit_test(thousands_of_random_bodies_agree_with_the_oracle),
 	};
 

@@ -40,18 +40,9 @@ static void paths_name(struct body_scan *s, const uint8_t *name, size_t len)
 	}
 }
 
-static void paths_leave(struct body_scan *s)
-{
-	for (unsigned int i = 0; i < s->nr_paths; i++)
-		if (s->path[i].matched > s->json.depth)
-			s->path[i].matched = s->json.depth;
-}
-
 /* Is this value the field of a source that comes before what was found? */
 static bool paths_begin(struct body_scan *s)
 {
-	if (json_scan_in_array(&s->json))
-		return false;
 	for (unsigned int i = 0; i < s->nr_paths; i++) {
 		const struct body_path *p = &s->path[i];
 
@@ -127,8 +118,6 @@ static void prompt_name(struct body_scan *s, const uint8_t *name, size_t len)
 		s->member = MEMBER_OTHER;
 		if (!s->model_known && name_is(name, len, "model"))
 			s->section = BODY_MODEL;
-		else if (s->whole)
-			return;
 		else if (name_is(name, len, "messages") || name_is(name, len, "input"))
 			s->section = BODY_MESSAGES;
 		else if (name_is(name, len, "system") || name_is(name, len, "instructions"))
@@ -277,7 +266,6 @@ static void on_end(struct json_scan *json, void *arg, enum json_kind kind)
 	struct body_scan *s = arg;
 
 	paths_end(s);
-	paths_leave(s);
 	if (s->prefix_at != KEY_NONE) {
 		if (s->model_taking) {
 			s->model_taking = false;

@@ -194,7 +194,7 @@ static struct backend *slot_take(struct backend_table *t, const struct backend_c
 	b->addr = bc->addr;
 	memcpy(b->shared->name, b->name, sizeof(b->name));
 	addr_format(&b->addr, b->shared->address);
-	b->shared->epoch++;
+	backend_restarted(b);
 	if (b->id >= t->nr)
 		atomic_store_explicit(&t->nr, b->id + 1, memory_order_release);
 	return b;

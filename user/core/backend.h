@@ -89,10 +89,10 @@ static inline uint32_t backend_queued(const struct backend *b)
 }
 
 /** backend_epoch() - changes when the server was restarted or replaced: what it had cached before
- * is gone; any thread */
-static inline uint16_t backend_epoch(const struct backend *b)
+ * is gone, and so are its connections; any thread */
+static inline uint32_t backend_epoch(const struct backend *b)
 {
-	return (uint16_t)__atomic_load_n(&b->shared->epoch, __ATOMIC_RELAXED);
+	return __atomic_load_n(&b->shared->epoch, __ATOMIC_RELAXED);
 }
 
 /** backend_inflight_add() - @n is 1 or -1; any thread */

@@ -35,7 +35,7 @@ static void view_guard(struct backend_view *v, const struct backend *b, uint64_t
 	v->rate = atomic_load_explicit(&b->rate, memory_order_relaxed);
 	v->draining = drain_ms;
 	v->drained = drain_ms && now_ms >= drain_ms;
-	v->drain_idle_ms = b->shared->drain_idle_ms;
+	v->drain_idle_ms = __atomic_load_n(&b->shared->drain_idle_ms, __ATOMIC_RELAXED);
 }
 
 void decide_view(struct decide_input *in, const struct backend_table *backends,

@@ -121,7 +121,7 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 		steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || u->epoch != backend->shared->epoch || u->steer.once ||
+	if (u && (fresh || u->epoch != backend_epoch(backend) || u->steer.once ||
 		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
@@ -141,7 +141,7 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	u->conn = c;
 	u->addr = backend->addr;
 	u->slot = backend->id;
-	u->epoch = backend->shared->epoch;
+	u->epoch = backend_epoch(backend);
 	err = upstream_connect(u);
 	if (err) {
 		free(u);

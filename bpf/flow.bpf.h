@@ -16,8 +16,16 @@ struct side {
 	__u32 conn;	/* slot */
 	__u32 upstream; /* 1 + entry; 0: the client's */
 	__u32 worker;
-	__u32 quiet; /* nobody can redirect into this socket now */
+	const volatile __u32 *busy; /* conn.running, or the upstream's phase */
 };
+
+/* Can nobody redirect into this socket now? Only this socket's program begins requests, and no
+ * further one begins before an answer's end. To be asked after the word was read: what the daemon
+ * prepared before it set REDIRECT must be seen (tests/model/). */
+static __always_inline int side_quiet(const struct side *side)
+{
+	return side->upstream ? *side->busy != KVPIN_PHASE_IDLE : !*side->busy;
+}
 
 static __always_inline void refused(__u32 reason)
 {
@@ -220,7 +228,7 @@ static __always_inline int hand_up(struct __sk_buff *skb, const struct side *sid
 {
 	struct kvpin_flow *flow = side->flow;
 	__u64 position = before & KVPIN_WORD_POSITION, now;
-	int pass = may_pass(skb, flow, side->quiet), verdict = SK_PASS;
+	int pass = may_pass(skb, flow, side_quiet(side)), verdict = SK_PASS;
 
 	refused(reason);
 	if (!pass)
@@ -245,7 +253,8 @@ static __always_inline int verdict_fin(struct __sk_buff *skb, const struct side 
 
 	if (!(word & (KVPIN_WORD_REDIRECT | KVPIN_WORD_LANE)))
 		return SK_PASS;
-	return may_pass(skb, side->flow, side->quiet || side->flow->may_leave) ? SK_PASS : SK_DROP;
+	return may_pass(skb, side->flow, side_quiet(side) || side->flow->may_leave) ? SK_PASS
+										    : SK_DROP;
 }
 
 #endif

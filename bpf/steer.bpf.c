@@ -338,7 +338,7 @@ int steer_request(struct __sk_buff *skb)
 	side.flow = &conn->flow;
 	side.cookie = conn->cookie;
 	side.worker = conn->worker;
-	side.quiet = !conn->running; /* only this program begins exchanges */
+	side.busy = &conn->running;
 	if (!segment_redirects(skb, &side, &before, &verdict))
 		return verdict;
 	s = scratch_take();
@@ -588,7 +588,7 @@ int steer_answer(struct __sk_buff *skb)
 	side.conn = slot;
 	side.cookie = conn->cookie;
 	side.worker = conn->worker;
-	side.quiet = u->phase != KVPIN_PHASE_IDLE; /* no further request before the answer's end */
+	side.busy = &u->phase;
 	if (!segment_redirects(skb, &side, &before, &verdict))
 		return verdict;
 	s = scratch_take();

@@ -130,12 +130,16 @@ static bool sock_ready(struct worker *w, struct steer_sock *s, int fd, uint64_t 
 static bool sock_arm(struct worker *w, struct steer_sock *s, uint64_t word)
 {
 	struct kvpin_flow *flow = steer_flow(w, s);
+	uint32_t may_leave = flow->may_leave;
 
 	flow->seq_known = 0;
 	flow->may_leave = 0;
 	flow->walked = word & KVPIN_WORD_POSITION;
-	if (!word_change(flow, word, KVPIN_WORD_REDIRECT | (word & KVPIN_WORD_POSITION)))
+	if (!word_change(flow, word, KVPIN_WORD_REDIRECT | (word & KVPIN_WORD_POSITION))) {
+		/* Or a socket in LANE would stay there: the ring has no back-pressure. */
+		flow->may_leave = may_leave;
 		return steer_refuse(w, KVPIN_REFUSED_RACED);
+	}
 	s->armed = true;
 	s->laned = false;
 	return true;

@@ -142,8 +142,9 @@ uint64_t steer_active_ms(const struct conn *c);
 /** steer_running() - the upstream whose exchange the kernel carries, or NULL */
 struct upstream *steer_running(const struct conn *c);
 
-/** steer_upstream_take() - an armed idle upstream is to be used by the relay */
-void steer_upstream_take(struct upstream *u);
+/** steer_upstream_take() - an idle upstream is to be used by the relay. False: it may not, because
+ * bytes of an earlier request, answered before it was whole, still wait in the kernel's queue */
+bool steer_upstream_take(struct upstream *u);
 
 /** steer_upstream_ended() - an idle armed upstream ended: may it be dropped? False: the kernel has
  * just begun an exchange on it, the connection was reclaimed */

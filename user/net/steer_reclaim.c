@@ -263,15 +263,16 @@ void steer_settle(struct conn *c)
 	hold_give_back(c, false);
 }
 
-void steer_upstream_take(struct upstream *u)
+bool steer_upstream_take(struct upstream *u)
 {
 	struct worker *w = u->conn->worker;
 
 	if (!u->steer.armed)
-		return;
+		return true;
 	__atomic_store_n(&steer_kconn(u->conn)->upstream[u->slot], 0, __ATOMIC_SEQ_CST);
 	sock_take(w, &u->steer);
 	steer_flow(w, &u->steer)->may_leave = 1;
+	return !sock_behind(w, &u->steer, u->sock.fd);
 }
 
 void steer_upstream_leave(struct upstream *u)

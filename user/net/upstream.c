@@ -112,16 +112,16 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 {
 	struct backend_stats *stats = &c->worker->stats->backend[backend->id];
 	struct upstream *u, **at;
+	bool taken;
 	int err;
 
 	for (at = &c->upstreams; (u = *at); at = &u->next)
 		if (addr_equal(&u->addr, &backend->addr) && u->slot == backend->id)
 			break;
-	if (u)
-		steer_upstream_take(u);
+	taken = !u || steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || u->epoch != backend_epoch(backend) || u->steer.once ||
+	if (u && (fresh || !taken || u->epoch != backend_epoch(backend) || u->steer.once ||
 		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;

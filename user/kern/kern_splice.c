@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "kern/kern.h"
 #include "kern/kern_log.h"
+#include "kern/kern_private.h"
 #include "kern/privilege.h"
 #include "splice.skel.h"
 
@@ -392,26 +393,10 @@ void kern_splice_del(struct kern_splice *k, uint32_t entry)
 	}
 }
 
-static int percpu_sum(const struct kern_splice *k, int fd, uint32_t key, uint64_t *sum, size_t nr)
-{
-	int nr_cpus = k->private->nr_cpus, err;
-	uint64_t *each = calloc(nr_cpus, nr * sizeof(*each));
-
-	if (!each)
-		return -ENOMEM;
-	err = bpf_map_lookup_elem(fd, &key, each);
-	memset(sum, 0, nr * sizeof(*sum));
-	for (int cpu = 0; !err && cpu < nr_cpus; cpu++)
-		for (size_t i = 0; i < nr; i++)
-			sum[i] += each[cpu * nr + i];
-	free(each);
-	return err;
-}
-
 int kern_splice_counters(struct kern_splice *k, uint32_t backend, struct kvpin_counters *out)
 {
-	return percpu_sum(k, k->private->counters_fd, backend, (uint64_t *)out,
-			  sizeof(*out) / sizeof(uint64_t));
+	return kern_percpu_sum(k->private->counters_fd, k->private->nr_cpus, backend,
+			       (uint64_t *)out, sizeof(*out) / sizeof(uint64_t));
 }
 
 int kern_splice_refusals(struct kern_splice *k, uint64_t *out)
@@ -419,6 +404,6 @@ int kern_splice_refusals(struct kern_splice *k, uint64_t *out)
 	int err = 0;
 
 	for (uint32_t i = 0; i < KVPIN_SPLICE_REFUSED_NR && !err; i++)
-		err = percpu_sum(k, k->private->refusals_fd, i, &out[i], 1);
+		err = kern_percpu_sum(k->private->refusals_fd, k->private->nr_cpus, i, &out[i], 1);
 	return err;
 }

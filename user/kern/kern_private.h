@@ -30,7 +30,7 @@ struct kern_private {
 /**
  * kern_percpu_sum() - add up the values that all CPUs have of an entry
  * @fd: per-CPU array whose values are @nr numbers
- * @sum: set, also on failure
+ * @sum: set on success
  *
  * Returns 0 or -errno.
  */

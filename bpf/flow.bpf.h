@@ -16,8 +16,16 @@ struct side {
 	__u32 conn;	/* slot */
 	__u32 upstream; /* 1 + entry; 0: the client's */
 	__u32 worker;
-	__u32 quiet; /* nobody can redirect into this socket now */
+	const volatile __u32 *busy; /* conn.running, or the upstream's phase */
 };
+
+/* Can nobody redirect into this socket now? Only this socket's program begins requests, and no
+ * further one begins before an answer's end. To be asked after the word was read: what the daemon
+ * prepared before it set REDIRECT must be seen (tests/model/). */
+static __always_inline int side_quiet(const struct side *side)
+{
+	return side->upstream ? *side->busy != KVPIN_PHASE_IDLE : !*side->busy;
+}
 
 static __always_inline void refused(__u32 reason)
 {
@@ -99,7 +107,24 @@ static __always_inline struct tcp_sock *tcp_of(struct bpf_sock *sk)
 
 /* Most that bpf_skb_adjust_room() takes off at once. */
 #define TRIM_BYTES 4095
-#define TRIM_TURNS 17
+/* A segment that TCP has coalesced (tcp_try_coalesce()) can be longer than 64 KiB: 17 fragments of
+ * 32 KiB at most. */
+#define TRIM_TURNS 160
+
+struct trim_loop {
+	struct __sk_buff *skb;
+	__s32 left;
+};
+
+static long trim_turn(__u32 turn, struct trim_loop *l)
+{
+	__s32 n = l->left < TRIM_BYTES ? l->left : TRIM_BYTES;
+
+	if (n <= 0 || bpf_skb_adjust_room(l->skb, -n, 0, 0))
+		return 1;
+	l->left -= n;
+	return 0;
+}
 
 /*
  * A retransmitted segment may begin with bytes that were received before; TCP queues it whole
@@ -110,9 +135,10 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct si
 {
 	struct kvpin_flow *flow = side->flow;
 	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
+	struct trim_loop l = {.skb = skb};
 	struct tcp_seqs seqs = {};
 	struct tcp_sock *tp;
-	__s32 twice = 0, i;
+	__s32 twice = 0;
 
 	if (bpf_core_read(&seqs, sizeof(seqs), &kskb->cb))
 		return skb->len;
@@ -128,16 +154,11 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct si
 		if (twice >= (__s32)skb->len)
 			return 0;
 		seqs.seq += twice;
-		for (i = 0; i < TRIM_TURNS && twice > 0; i++) {
-			__s32 n = twice < TRIM_BYTES ? twice : TRIM_BYTES;
-
-			if (bpf_skb_adjust_room(skb, -n, 0, 0))
-				break;
-			twice -= n;
-		}
+		l.left = twice;
+		bpf_loop(TRIM_TURNS, trim_turn, &l, 0);
 		/* No memory: the daemon breaks the connection. */
-		if (twice)
-			event_up(side, KVPIN_REFUSED_OVERLAP, 0);
+		if (l.left)
+			event_up(side, KVPIN_REFUSED_OVERLAP, l.left);
 	}
 	flow->next_seq = seqs.seq + skb->len;
 	flow->next_known = 1;
@@ -207,7 +228,7 @@ static __always_inline int hand_up(struct __sk_buff *skb, const struct side *sid
 {
 	struct kvpin_flow *flow = side->flow;
 	__u64 position = before & KVPIN_WORD_POSITION, now;
-	int pass = may_pass(skb, flow, side->quiet), verdict = SK_PASS;
+	int pass = may_pass(skb, flow, side_quiet(side)), verdict = SK_PASS;
 
 	refused(reason);
 	if (!pass)
@@ -232,7 +253,8 @@ static __always_inline int verdict_fin(struct __sk_buff *skb, const struct side 
 
 	if (!(word & (KVPIN_WORD_REDIRECT | KVPIN_WORD_LANE)))
 		return SK_PASS;
-	return may_pass(skb, side->flow, side->quiet || side->flow->may_leave) ? SK_PASS : SK_DROP;
+	return may_pass(skb, side->flow, side_quiet(side) || side->flow->may_leave) ? SK_PASS
+										    : SK_DROP;
 }
 
 #endif

@@ -112,6 +112,13 @@ def checksum(data):
     return xxhash.xxh64_hexdigest(data)
 
 
+def wait_until(what, timeout=10.0, why="it did not come about"):
+    end = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < end, why() if callable(why) else why
+        time.sleep(0.005)
+
+
 def split_addr(text):
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
@@ -194,6 +201,9 @@ class Kvpin(Process):
         self.control = str(tmp / f"control-{time.monotonic_ns()}.sock")
         argv = [KVPIN, "run", "--path", path, "--control", self.control, "--metrics", metrics,
                 "--log-level", "debug", "--steer-pin", self.pin]
+        if path == "splice":  # whatever can be spliced, is
+            argv += [word for flag in ("--splice-events", "--splice-body") if flag not in args
+                     for word in (flag, "0")]
         for text in [listen] if isinstance(listen, str) else listen:
             argv += ["--listen", text]
         for backend in backends:
@@ -253,12 +263,30 @@ class Kvpin(Process):
         return rows
 
 
+VERIFY = "x-sim-verify: 1"  # the simulated server checks the request's body
+
+
+def request(path, session=None, *fields, body=b"", method=None):
+    """The bytes of a request; one that the kernel can steer, when it has a session."""
+    lines = [f"{method or ('POST' if body else 'GET')} {path} HTTP/1.1", "Host: t", *fields]
+    if session:
+        lines.append(f"X-Session-Id: {session}")
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
 class Client:
     """A raw HTTP/1.1 client connection: sends bytes as given, reads answers strictly."""
 
-    def __init__(self, addr, timeout=10.0):
-        self.sock = socket.create_connection(addr, timeout)
+    def __init__(self, addr, timeout=10.0, rcvbuf=0):
+        """rcvbuf: bytes of the receive buffer; 0: the system's choice."""
+        self.sock = socket.socket(socket.AF_INET6 if ":" in addr[0] else socket.AF_INET)
+        self.sock.settimeout(timeout)
+        if rcvbuf:  # before connect(): the window's scale depends on it
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.connect(addr)
         self.buf = b""
 
     def send(self, data):

@@ -9,16 +9,13 @@ import mmap
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import threading
-import time
 
-from harness import ROOT, Client, checksum
+from harness import ROOT, VERIFY, Client, checksum, request, wait_until
 from rawserver import reply
 
-VERIFY = "x-sim-verify: 1"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 NO_CHECKS = ("--health-interval", "off")
 REDIRECT = 1 << 63
@@ -34,13 +31,6 @@ def refusal_names():
 
 
 REFUSALS = refusal_names()
-
-
-def wait_until(what, timeout=5.0, why="it did not come about"):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, why() if callable(why) else why
-        time.sleep(0.002)
 
 
 class Kernel:
@@ -213,25 +203,9 @@ def warnings():
     return [line for line in out.splitlines() if "WARNING:" in line or "BUG:" in line]
 
 
-def request(path, session=None, *fields, body=b"", method=None):
-    """The bytes of a request that the kernel can steer, when it has a session."""
-    lines = [f"{method or ('POST' if body else 'GET')} {path} HTTP/1.1", "Host: t", *fields]
-    if session:
-        lines.append(f"X-Session-Id: {session}")
-    if body:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
 def small_client(addr, rcvbuf=8192, timeout=20):
     """A client whose receive buffer is small."""
-    client = Client.__new__(Client)
-    client.sock, client.buf = socket.socket(), b""
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-    client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    client.sock.settimeout(timeout)
-    client.sock.connect(addr)
-    return client
+    return Client(addr, timeout, rcvbuf)
 
 
 def steered_client(start, kernel, *sessions, client=None, path="/json"):

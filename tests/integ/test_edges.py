@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Races that a review found: made certain by stopping kvpin while both sides act."""
 import signal
-import socket
 import threading
 import time
 
@@ -18,12 +17,7 @@ def get(target, *fields):
 
 def slow_client(kvpin):
     """A client whose receive buffer is small: most of a large answer waits on kvpin's side."""
-    client = Client.__new__(Client)
-    client.sock, client.buf = socket.socket(), b""
-    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-    client.sock.settimeout(10)
-    client.sock.connect(kvpin.addr)
-    return client
+    return Client(kvpin.addr, rcvbuf=8192)
 
 
 def test_a_tunnel_whose_server_is_gone_ends_with_the_client(start):

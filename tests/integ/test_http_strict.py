@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness import wait_until
 from rawserver import chunked, pattern, reply, serve_ok
 
 NO_CHECKS = ("--health-interval", "off")
@@ -194,18 +195,20 @@ def test_malformed_chunks_that_come_with_the_head_are_refused(start):
 
 
 def test_malformed_chunks_that_come_later_reset_the_server_and_are_not_forwarded(start):
-    seen = {}
+    begun, seen = set(), {}
 
     def script(conn):
-        request = conn.request_head()
+        case = conn.request_head().fields["x-case"]
+        begun.add(case)
         end = conn.ended(5)
-        seen[request.fields["x-case"]] = (end, conn.buf)
+        seen[case] = (end, conn.buf)
 
     kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
     for i, (name, (body, code)) in enumerate(CHUNKS.items()):
         client = start.client(kvpin)
         client.send(post(b"Transfer-Encoding: chunked", b"X-Case: %d" % i, body=b"3\r\nabc\r\n"))
-        time.sleep(0.01)
+        # Else kvpin may read both together, and asks no server.
+        wait_until(lambda: str(i) in begun)
         client.send(body)
         try:
             check_refusal(client, 400, code)

@@ -8,7 +8,7 @@ import time
 import pytest
 import xxhash
 
-from harness import BUILD, Client
+from harness import BUILD, Client, wait_until
 from rawserver import pattern, reply, serve_ok
 
 NO_CHECKS = ("--health-interval", "off")
@@ -26,13 +26,6 @@ def check_error(answer, status, code, retry=False):
     assert json.loads(body)["error"]["code"] == code
     assert ("retry-after" in fields) == retry
     return fields
-
-
-def wait_until(what, timeout=5.0):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
 
 
 # ---- deadlines

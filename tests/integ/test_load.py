@@ -5,11 +5,10 @@ import random
 import re
 import subprocess
 import threading
-import time
 
 import pytest
 
-from harness import BUILD, LOAD, Client
+from harness import BUILD, LOAD, Client, wait_until
 
 pytestmark = pytest.mark.slow
 # A sanitizer makes everything several times slower, and keeps memory.
@@ -25,13 +24,6 @@ def load(kvpin, mode, *args):
     report = json.loads(out.stdout)
     assert (report["errors_total"], report["gave_up"]) == (0, False)
     return report
-
-
-def wait_until(what, timeout=10.0):
-    end = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def settled(kvpin, fds):

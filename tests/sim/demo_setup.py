@@ -99,8 +99,11 @@ class Setup:
             self.mine.append(process)
             self.sims.append((f"gpu{i}", found.group(1)))
         self.control = os.path.join(processes.directory, f"{label}.sock")
+        # Two of them may run side by side, and beside one that is no demo.
+        self.pin = f"/sys/fs/bpf/kvpin-demo-{os.getpid()}-{label}"
         argv = [KVPIN, "run", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-                "--control", self.control, "--path", options.path, "--drain", "2s",
+                "--control", self.control, "--path", options.path, "--steer-pin", self.pin,
+                "--drain", "2s",
                 "--limit-connections", "256", *args]
         for name, address in self.sims:
             argv += ["--backend", f"{name}={address},slots={options.slots}"]

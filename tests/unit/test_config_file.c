@@ -22,8 +22,8 @@
 
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
-	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, health, "  \
-	"timeouts, limits, steer, metrics, control, user, log"
+	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, guard, "   \
+	"experiment, health, timeouts, limits, steer, splice, metrics, control, user, log"
 
 struct refused {
 	const char *name;
@@ -191,7 +191,7 @@ static const struct refused refused[] = {
 	 "backends: [{name: a, address: \"1.2.3.4:5\"}, {name: a, address: \"1.2.3.4:6\"}]",
 	 ":1: backends[1].name: \"a\" is the name of another server too; rename one"},
 	{"slots_are_a_number", "backends: [{name: a, address: \"1.2.3.4:5\", slots: x}]",
-	 ":1: backends[0].slots: \"x\" is not a whole number; write one from 0 to 1024"},
+	 ":1: backends[0].slots: \"x\" is not a whole number; write one from 0 to 1024, or auto"},
 	{"a_weight_is_limited", "backends: [{name: a, address: \"1.2.3.4:5\", weight: 257}]",
 	 ":1: backends[0].weight: \"257\" is out of range; write a number from 0 to 256"},
 	{"a_duration_needs_a_unit", "timeouts: {head: 10}",
@@ -241,7 +241,7 @@ static const struct refused refused[] = {
 	{"a_boolean_is_true_or_false", "forwarded_for: yes",
 	 ":1: forwarded_for: \"yes\" is not a boolean; write true or false"},
 	{"a_name_lists_the_allowed_ones", "path: fast",
-	 ":1: path: \"fast\" is not known; write one of auto, relay, steer"},
+	 ":1: path: \"fast\" is not known; write one of auto, relay, steer, splice"},
 	{"a_near_name_is_suggested", "placement: least_inflight",
 	 ":1: placement: \"least_inflight\" is not known; write one of balanced, hash, "
 	 "least-inflight, round-robin; did you mean \"least-inflight\"?"},

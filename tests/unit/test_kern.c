@@ -173,9 +173,6 @@ static void counters_of_all_cpus_are_added_up(void **state)
 	assert_int_equal(sum.bytes_up, 0);
 	assert_int_equal(kern_counters(&k, 4, &sum), 0);
 	assert_int_equal(sum.requests, 0);
-	kern_counters_clear(&k, 5);
-	assert_int_equal(kern_counters(&k, 5, &sum), 0);
-	assert_int_equal(sum.requests, 0);
 	assert_int_equal(kern_counters(&k, KVPIN_BACKENDS_MAX, &sum), -ENOENT);
 	assert_int_equal(kern_refusals(&k, refused), 0);
 	assert_int_equal(refused[KVPIN_REFUSED_LANE], nr_cpus * 100);

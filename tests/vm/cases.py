@@ -20,8 +20,8 @@ import threading
 import time
 import traceback
 
-from rig import PATIENCE, KernelLog, Rig, ask, doctor, harness, pins, sockets, wait_for
-from harness import checksum, pattern  # found by way of rig
+from rig import PATIENCE, KernelLog, Rig, ask, doctor, harness, pins, sockets
+from harness import VERIFY, checksum, pattern, request, wait_until  # found by way of rig
 from rawserver import chunked
 
 CHURN = os.path.join(harness.BUILD, "tests", "kvpin-churn")
@@ -34,10 +34,7 @@ def case(function):
 
 
 def get(target, session=None, method="GET", *fields):
-    lines = [f"{method} {target} HTTP/1.1", "Host: vm", "X-Sim-Verify: 1", *fields]
-    if session:
-        lines.append(f"X-Session-Id: {session}")
-    return "\r\n".join(lines) + "\r\n\r\n"
+    return request(target, session, VERIFY, *fields, method=method)
 
 
 def bulk(client, count, seed, session, more=""):
@@ -77,7 +74,7 @@ def bodies_arrive_whole_in_every_framing_both_ways(rig):
         for count in (1, 5000, 200000):
             data = pattern(count, 3)
             told = [ask(client, "/sink", session, "POST", body=data)]
-            client.send(get("/sink", session, "POST", "Transfer-Encoding: chunked").encode()
+            client.send(get("/sink", session, "POST", "Transfer-Encoding: chunked")
                         + chunked(*(data[i:i + 7000] for i in range(0, count, 7000))))
             status, fields, body = client.answer()
             told.append((fields["x-sim-server"], body))
@@ -151,7 +148,7 @@ def an_abort_reaches_the_server_at_once(rig):
             client.send(get("/sse/10000/5000/100", session))
             client.until(b'"i":5,')
             getattr(client, how)()
-            wait_for("the server notices", lambda: server.aborts() == before + 1, 5.0)
+            wait_until(lambda: server.aborts() == before + 1, 5.0)
 
 
 @case
@@ -173,7 +170,7 @@ def pipelined_requests_are_answered_in_order(rig):
     bulk(client, 100, 0, names[0])
     for target in "/bytes/{}?seed={}", "/bytes/{}?seed={}&manner=chunked&chunk=1000":
         asked = [(1 + 3000 * i, i, names[i % len(names)]) for i in range(12)]
-        client.send("".join(get(target.format(count, seed), name) for count, seed, name in asked))
+        client.send(b"".join(get(target.format(count, seed), name) for count, seed, name in asked))
         for count, seed, name in asked:
             status, fields, body = client.answer()
             assert (status, fields["x-sim-server"]) == (200, f"gpu{names.index(name) // 2}")
@@ -224,7 +221,7 @@ def a_connection_goes_back_and_forth_between_plain_and_odd_requests(rig):
         client.send(get("/status/204", session))
         expect(status=204)
         plain()
-        for part in get("/bytes/700?seed=1", session).encode().partition(b"HTTP"):
+        for part in get("/bytes/700?seed=1", session).partition(b"HTTP"):
             client.send(part)  # a head in three pieces
             time.sleep(0.02)
         assert expect() == pattern(700, 1)
@@ -234,7 +231,7 @@ def a_connection_goes_back_and_forth_between_plain_and_odd_requests(rig):
         assert json.loads(expect())["bytes"] == 5
         plain()
         client.send(get("/sink", session, "POST", "Transfer-Encoding: chunked")
-                    + "5;ext=1\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n")
+                    + b"5;ext=1\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n")
         assert json.loads(expect())["bytes"] == 5
         plain()
         assert bulk(client, 2000, 5, elsewhere) != server.name
@@ -273,7 +270,7 @@ def clients_that_leave_in_every_way_upset_no_kernel(rig):
     ran = subprocess.run([CHURN, rig.kvpin.addr[0], str(rig.kvpin.addr[1]), str(rig.churn), "4"],
                          capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    wait_for("kvpin has closed all of them", rig.idle)
+    wait_until(rig.idle, PATIENCE, "connections are left")
     bulk(rig.client(), 10000, 1, "after-churn")
 
 
@@ -355,8 +352,8 @@ def moved_something(rig):
 
 def left_sockets(level):
     """A socket that leaks is allocated for ever; timers of dying ones run out."""
-    wait_for(f"TCP (in use, allocated besides) down to {level}, is {sockets()}",
-             lambda: all(now <= then for now, then in zip(sockets(), level)))
+    wait_until(lambda: all(now <= then for now, then in zip(sockets(), level)), PATIENCE,
+               lambda: f"TCP (in use, allocated besides) was {level}, is {sockets()}")
 
 
 def left_pins(before):

@@ -7,11 +7,9 @@ import os
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "integ"))
 import harness  # noqa: E402
@@ -64,13 +62,6 @@ def sockets():
 def pins():
     """Everything in bpffs, also empty directories; on a shared machine only what is ours."""
     return {str(p) for p in BPFFS.rglob("*") if GUEST or PIN.name in str(p)}
-
-
-def wait_for(what, condition, timeout=PATIENCE):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"not within {timeout:.0f} s: {what}"
-        time.sleep(0.02)
 
 
 def doctor():
@@ -130,14 +121,8 @@ class Rig:
         return Kvpin(self.tmp, self.sims, self.path, log_requests=False, env=self.env, args=(
             "--workers", "2", "--drain", "10s", "--log-level", "info", "--steer-pin", str(PIN)))
 
-    def client(self, rcvbuf=None):
-        client = Client.__new__(Client)
-        client.sock, client.buf = socket.socket(), b""
-        client.sock.settimeout(PATIENCE)
-        if rcvbuf:
-            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.sock.connect(self.kvpin.addr)
+    def client(self, rcvbuf=0):
+        client = Client(self.kvpin.addr, PATIENCE, rcvbuf)
         self.clients.append(client)
         return client
 

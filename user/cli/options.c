@@ -25,6 +25,7 @@ enum own_flag { FLAG_CONFIG = 256, FLAG_NO_AFFINITY, FLAG_JSON, FLAG_HELP, SETTI
 static const char *const group_titles[SETTING_GROUP_NR] = {
 	[SETTING_GROUP_TRAFFIC] = "Traffic",
 	[SETTING_GROUP_SESSIONS] = "Affinity and sessions",
+	[SETTING_GROUP_GUARD] = "Busy servers and the control arm",
 	[SETTING_GROUP_HEALTH] = "Health checks",
 	[SETTING_GROUP_TIMEOUTS] = "Timeouts",
 	[SETTING_GROUP_LIMITS] = "Limits",

@@ -332,6 +332,27 @@ bool body_scan_feed(struct body_scan *s, const uint8_t *at, size_t len)
 	return s->over;
 }
 
+size_t body_scan_walk(struct body_scan *s, struct kvpin_body *b, const uint8_t *at, size_t len,
+		      uint64_t max, bool *enough)
+{
+	size_t taken = 0;
+
+	*enough = false;
+	while (!*enough && taken < len) {
+		uint64_t left = max - b->payload, n = len - taken;
+
+		if (!kvpin_body_counts(b)) {
+			kvpin_body_step(b, at[taken++]);
+			continue;
+		}
+		n = kvpin_body_skip(b, at[taken], n < left ? n : left);
+		*enough = body_scan_feed(s, at + taken, n) || b->payload >= max;
+		taken += n;
+	}
+	*enough |= b->state == KVPIN_BS_DONE;
+	return taken;
+}
+
 void body_scan_finish(struct body_scan *s)
 {
 	s->over = true;

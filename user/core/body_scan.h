@@ -21,6 +21,7 @@
 #include "core/json_scan.h"
 #include "core/key.h"
 #include "core/prefix.h"
+#include "kvpin_http_body.h"
 
 /* Of a model's name; a longer one is cut. */
 #define BODY_MODEL_MAX 256
@@ -91,6 +92,18 @@ struct body_scan *body_scan_new(const struct key_source *keys, unsigned int nr, 
  * Returns true when nothing that follows can change what is known.
  */
 bool body_scan_feed(struct body_scan *s, const uint8_t *at, size_t len);
+
+/**
+ * body_scan_walk() - body_scan_feed() for bytes that stand in their message's framing
+ * @b: where the framing stands; goes along
+ * @at, @len: what there is of the message from there on
+ * @max: payload bytes that are looked at
+ *
+ * Returns how many bytes were taken; @enough is set as body_scan_feed() returns, and when @max or
+ * the end of the message was reached.
+ */
+size_t body_scan_walk(struct body_scan *s, struct kvpin_body *b, const uint8_t *at, size_t len,
+		      uint64_t max, bool *enough);
 
 /** body_scan_finish() - nothing more comes, or nothing more is waited for */
 void body_scan_finish(struct body_scan *s);

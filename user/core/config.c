@@ -34,6 +34,7 @@ const char *const path_mode_names[PATH_MODE_NR] = {
 	[PATH_AUTO] = "auto",
 	[PATH_RELAY] = "relay",
 	[PATH_STEER] = "steer",
+	[PATH_SPLICE] = "splice",
 };
 
 const char *const placement_names[PLACEMENT_NR] = {
@@ -54,6 +55,12 @@ const char *const sidecar_names[SIDECAR_NR] = {
 	[SIDECAR_AVOID] = "avoid",
 };
 
+const char *const guard_busy_names[GUARD_BUSY_NR] = {
+	[GUARD_PREFER_IDLE] = "prefer_idle_slot",
+	[GUARD_PREFER_OWNER] = "prefer_owning_slot_with_wait",
+	[GUARD_STICK] = "stick",
+};
+
 /* A number's bounds, both included. */
 struct bound {
 	const char *field;
@@ -71,6 +78,11 @@ struct bound {
 static const struct bound bounds[] = {
 	BOUND("workers", workers, "", 0, WORKERS_MAX),
 	BOUND("sessions.max", session_max, "", 1, SESSIONS_MAX),
+	BOUND("guard.queue", guard.queue, "", 0, GUARD_QUEUE_MAX),
+	BOUND("guard.wait", guard.wait_ms, " ms", 0, HOUR_MS),
+	BOUND("guard.abs", guard.abs, "", 0, SLOTS_MAX),
+	BOUND("guard.rel", guard.rel_milli, " thousandths", 0, 100000),
+	BOUND("experiment.share", experiment_milli, " thousandths", 0, 500),
 	BOUND("health.interval", health.interval_ms, " ms", 0, HOUR_MS),
 	BOUND("health.timeout", health.timeout_ms, " ms", 1, HOUR_MS),
 	BOUND("health.rise", health.rise, "", 1, 100),
@@ -91,6 +103,9 @@ static const struct bound bounds[] = {
 	BOUND("steer.budget_all", steer.budget_all_bytes, " bytes", 4 * KIB, 1024 * MIB),
 	BOUND("steer.holds", steer.holds, "", 1, 65536),
 	BOUND("steer.ring", steer.ring_bytes, " bytes", 4 * KIB, 64 * MIB),
+	BOUND("splice.events", splice.events, "", 0, 1000000),
+	BOUND("splice.body", splice.body_bytes, " bytes", 0, 1024 * MIB),
+	BOUND("splice.ring", splice.ring_bytes, " bytes", 64 * KIB, 64 * MIB),
 };
 
 /* Where a message goes. */
@@ -124,6 +139,9 @@ void config_defaults(struct config *c)
 	c->affinity.body_bytes = 64 * KIB;
 	config_prefix_defaults(c);
 	c->placement = PLACEMENT_BALANCED;
+	c->guard.busy = GUARD_PREFER_IDLE;
+	c->guard.queue = 64;
+	c->guard.wait_ms = 10 * SECOND_MS;
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
 	strcpy(c->session_state, "auto");
@@ -154,6 +172,9 @@ void config_defaults(struct config *c)
 	c->steer.budget_all_bytes = 64 * MIB;
 	c->steer.holds = 256;
 	c->steer.ring_bytes = 1 * MIB;
+	c->splice.events = 8;
+	c->splice.body_bytes = 256 * KIB;
+	c->splice.ring_bytes = 1 * MIB;
 	c->log.level = LOG_INFO;
 	c->log.format = LOG_LOGFMT;
 }
@@ -185,7 +206,7 @@ static int check_bounds(const struct config *c, const struct complaint *to)
 static int check_choices(const struct config *c, const struct complaint *to)
 {
 	if ((unsigned int)c->path >= PATH_MODE_NR)
-		return refuse(to, "path is unknown; use auto, relay or steer");
+		return refuse(to, "path is unknown; use auto, relay, steer or splice");
 	if ((unsigned int)c->affinity.missing >= MISSING_NR)
 		return refuse(to, "affinity.missing is unknown; use balance, client-ip or "
 				  "generate");
@@ -194,6 +215,14 @@ static int check_choices(const struct config *c, const struct complaint *to)
 	if ((unsigned int)c->placement >= PLACEMENT_NR)
 		return refuse(to, "placement is unknown; use balanced, hash, least-inflight or "
 				  "round-robin");
+	if ((unsigned int)c->guard.busy >= GUARD_BUSY_NR)
+		return refuse(to, "guard.busy is unknown; use prefer_idle_slot, "
+				  "prefer_owning_slot_with_wait or stick");
+	if (c->guard.rel_milli && c->guard.rel_milli < 1000)
+		return refuse(to,
+			      "guard.rel is 0.%03u, below the least loaded server's own load; "
+			      "use 0 (off) or at least 1",
+			      c->guard.rel_milli);
 	if ((unsigned int)c->log.level >= LOG_LEVEL_NR)
 		return refuse(to, "log.level is unknown; use error, warn, info or debug");
 	if ((unsigned int)c->log.format >= LOG_FORMAT_NR)
@@ -381,6 +410,10 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 			      "steer.pin is not an absolute path of at most %d characters; write "
 			      "one such as /sys/fs/bpf/kvpin",
 			      STATE_PATH_MAX - 1);
+	if (c->splice.ring_bytes & (c->splice.ring_bytes - 1))
+		return refuse(&to,
+			      "splice.ring is %u bytes; it must be a power of two, e.g. 512KiB",
+			      c->splice.ring_bytes);
 	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
 		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
 			      c->steer.ring_bytes);

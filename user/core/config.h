@@ -21,6 +21,7 @@
 #define WORKERS_MAX	 64
 #define WEIGHT_MAX	 256
 #define SLOTS_MAX	 1024
+#define GUARD_QUEUE_MAX	 4096	   /* waiting clients hold a connection each */
 #define SESSIONS_MAX	 100000000 /* 6 GB of pins */
 /* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
 #define HOLD_BYTES_MAX	 (896 * 1024)
@@ -36,9 +37,10 @@
 #define PREFIX_REL_LIMIT   1000
 
 enum path_mode {
-	PATH_AUTO, /* the relay, for now */
+	PATH_AUTO, /* steer, where the machine allows it; else the relay */
 	PATH_RELAY,
 	PATH_STEER,
+	PATH_SPLICE,
 	PATH_MODE_NR
 };
 
@@ -82,11 +84,20 @@ struct affinity_config {
 	} prefix;
 };
 
+/* What becomes of a session whose server has no free slot (core/guard.h). */
+enum guard_busy {
+	GUARD_PREFER_IDLE,  /* another server's free slot, where that is cheaper than waiting */
+	GUARD_PREFER_OWNER, /* wait for its own server, where that is cheaper than moving */
+	GUARD_STICK,	    /* its own server, which queues it */
+	GUARD_BUSY_NR
+};
+
 struct backend_config {
 	char name[BACKEND_NAME_MAX];
 	struct addr addr;
 	uint32_t weight; /* 0: takes no new session and keeps none */
 	uint32_t slots;	 /* requests that the server works on at once; 0: not known */
+	bool slots_auto; /* ask the server how many (ops/props.c) */
 };
 
 struct config {
@@ -102,6 +113,16 @@ struct config {
 	struct affinity_config affinity;
 
 	enum placement placement;
+
+	struct {
+		enum guard_busy busy;
+		uint32_t queue;	    /* requests that wait for one server at most; 0: none waits */
+		uint32_t wait_ms;   /* ... and how long */
+		uint32_t abs;	    /* threshold guard; 0: off */
+		uint32_t rel_milli; /* threshold guard, in thousandths; 0: off */
+	} guard;
+	uint32_t experiment_milli; /* share of sessions in the control arm, in thousandths */
+
 	uint64_t session_ttl_ms;
 	uint32_t session_max;
 	/* Where pins outlive a restart, or "off"; "auto" until config_finish() has made it one of
@@ -144,6 +165,12 @@ struct config {
 		uint32_t holds;	     /* steered requests whose answer has not begun */
 		uint32_t ring_bytes; /* of each worker's events; a power of two */
 	} steer;
+
+	struct {
+		uint32_t events;     /* of an event stream that the relay carries first */
+		uint32_t body_bytes; /* other answers are long from here on */
+		uint32_t ring_bytes; /* of each worker's events; a power of two */
+	} splice;
 
 	bool has_metrics;
 	struct addr metrics;
@@ -194,5 +221,6 @@ extern const char *const path_mode_names[PATH_MODE_NR];
 extern const char *const placement_names[PLACEMENT_NR];
 extern const char *const missing_names[MISSING_NR];
 extern const char *const sidecar_names[SIDECAR_NR];
+extern const char *const guard_busy_names[GUARD_BUSY_NR];
 
 #endif

@@ -67,8 +67,9 @@ static bool hot(const struct prefix_match *m, const struct backend_view *owner)
 	       depth_of(m, owner) >= m->min_match * (m->windows - m->shared);
 }
 
-void decide_prefix(const struct decide_input *in, const struct backend_view *const *view,
-		   uint32_t nr, struct kvpin_decision *out)
+const struct backend_view *decide_prefix(const struct decide_input *in,
+					 const struct backend_view *const *view, uint32_t nr,
+					 struct kvpin_decision *out)
 {
 	const struct prefix_match *m = &in->prefix;
 	const struct backend_view *within[BACKENDS_MAX], *owner, *chosen = NULL;
@@ -89,5 +90,5 @@ void decide_prefix(const struct decide_input *in, const struct backend_view *con
 	}
 	if (!chosen)
 		chosen = coldest(m, within, nr_within);
-	out->backend = chosen->id;
+	return chosen;
 }

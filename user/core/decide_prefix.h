@@ -12,7 +12,9 @@
  * decide_prefix() - choose among the servers that are eligible
  * @in: in->prefix.windows is not 0
  * @view, @nr: the candidates, at least one
- * @out: backend, reason and disturbed are set
+ * @out: reason and disturbed are set
+ *
+ * Returns the chosen one.
  *
  * A candidate is within the load guard iff
  *	inflight <= min + guard_abs  and  inflight <= min * guard_rel + 1  (guard_rel 0: only abs)
@@ -24,7 +26,8 @@
  *   cold	of those within, the lowest recency weight by server weight, ties by name:
  *		PREFIX_COLD
  */
-void decide_prefix(const struct decide_input *in, const struct backend_view *const *view,
-		   uint32_t nr, struct kvpin_decision *out);
+const struct backend_view *decide_prefix(const struct decide_input *in,
+					 const struct backend_view *const *view, uint32_t nr,
+					 struct kvpin_decision *out);
 
 #endif

@@ -5,6 +5,7 @@
  */
 #include "core/key.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 /* For the size of a state. */
@@ -302,4 +303,19 @@ bool key_of_head(const struct key_source *keys, unsigned int nr, const struct kv
 		}
 	}
 	return false;
+}
+
+void key_describe(const struct key_source *k, char text[KEY_DESCRIPTION_MAX])
+{
+	static const char *const kinds[KEY_KIND_NR] = {
+		[KEY_HEADER] = "header",
+		[KEY_COOKIE] = "cookie",
+		[KEY_QUERY] = "query parameter",
+		[KEY_JSON] = "JSON field",
+		[KEY_PREFIX] = "the prompt's head",
+		[KEY_CLIENT_IP] = "the client's address",
+	};
+
+	snprintf(text, KEY_DESCRIPTION_MAX, "%s%s%s", kinds[k->kind], k->name[0] ? " " : "",
+		 k->name);
 }

@@ -91,6 +91,12 @@ bool key_of_query(const uint8_t *target, size_t len, const char *name, struct ke
 /** key_of_addr() - the client's address without its port; an IPv4-mapped one is the IPv4 one */
 uint64_t key_of_addr(const struct addr *peer);
 
+/* Room for any source's name and its kind. */
+#define KEY_DESCRIPTION_MAX (KEY_NAME_MAX + 16)
+
+/** key_describe() - a source for people: "header X-Session-Id" */
+void key_describe(const struct key_source *k, char text[KEY_DESCRIPTION_MAX]);
+
 /** key_header_value() - the first field of that name that is not empty; @name in any case
  * @out: of @len bytes within @head; returns NULL when there is none */
 const uint8_t *key_header_value(const uint8_t *head, size_t bytes, const char *name, size_t *len);

@@ -89,8 +89,6 @@ void kern_hold_put(struct kern *k, uint32_t index);
 /** kern_counters() - add one server's counters of all CPUs up; any thread */
 int kern_counters(struct kern *k, uint32_t backend, struct kvpin_counters *out);
 
-/** kern_counters_clear() - the slot gets another server */
-void kern_counters_clear(struct kern *k, uint32_t backend);
 
 /** kern_refusals() - how often the programs passed up, by enum kvpin_refusal; any thread
  * @out: KVPIN_REFUSED_NR numbers */

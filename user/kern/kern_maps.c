@@ -93,18 +93,6 @@ int kern_counters(struct kern *k, uint32_t backend, struct kvpin_counters *out)
 			  sizeof(*out) / sizeof(uint64_t));
 }
 
-void kern_counters_clear(struct kern *k, uint32_t backend)
-{
-	void *zero = calloc(k->private->nr_cpus, sizeof(struct kvpin_counters));
-	int err = zero ? bpf_map_update_elem(k->private->counters_fd, &backend, zero, BPF_ANY)
-		       : -ENOMEM;
-
-	if (err)
-		LOG(WARN, "kernel counters not cleared", F_UINT("backend", backend),
-		    F_STR("error", strerror(-err)));
-	free(zero);
-}
-
 int kern_refusals(struct kern *k, uint64_t *out)
 {
 	int err = 0;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "net/reply.h"
+#include "net/turn.h"
 #include "net/worker.h"
 
 static void log_request(const struct conn *c, const struct exchange *x, enum stat_outcome outcome,
@@ -41,6 +42,33 @@ static void log_request(const struct conn *c, const struct exchange *x, enum sta
 	log_write(LOG_INFO, "request", field);
 }
 
+/* A decision that the kernel program made: it found a pin, and its server had a free slot. */
+static void explain_steered(struct conn *c, const struct kvpin_event *e)
+{
+	struct worker *w = c->worker;
+	const struct backend *b = &w->balancer->backends.slot[e->backend];
+	struct explain_record *r = &w->record;
+
+	if (e->flags & KVPIN_ANSWER_DAEMON)
+		return;
+	*r = (struct explain_record){
+		.at_ns = e->started_ns,
+		.session = e->session,
+		.context = e->context > e->bytes_up ? e->context : e->bytes_up,
+		.pin = e->backend,
+		.keyed = e->keyed,
+		.steered = true,
+		.attempt = 1,
+		.source = "header",
+		.decision = {.backend = e->backend,
+			     .reason = DECIDE_PINNED,
+			     .guard = atomic_load(&b->slots) ? GUARD_FREE : GUARD_UNLIMITED,
+			     .stay_ms = GUARD_UNKNOWN,
+			     .go_ms = GUARD_UNKNOWN},
+	};
+	explain_add(w->explain, r);
+}
+
 void account_steered(struct conn *c, const struct kvpin_event *e)
 {
 	const struct worker *w = c->worker;
@@ -58,7 +86,10 @@ void account_steered(struct conn *c, const struct kvpin_event *e)
 		.bytes_down = e->bytes_down,
 	};
 
+	explain_steered(c, e);
+	turn_steered(c, e);
 	log_request(c, &x, OUTCOME_OK, e->ended_ns);
+	wait_kick(w->balancer, e->backend);
 }
 
 void account_exchange(struct conn *c, enum stat_outcome outcome)
@@ -68,6 +99,6 @@ void account_exchange(struct conn *c, enum stat_outcome outcome)
 	if (c->counted)
 		return;
 	c->counted = true;
-	stat_add(&c->worker->stats->backend[slot].requests[STAT_PATH_RELAY][outcome], 1);
+	stat_add(&c->worker->stats->backend[slot].requests[c->x->path][outcome], 1);
 	log_request(c, c->x, outcome, c->worker->config->log.requests ? balancer_now_ns() : 0);
 }

@@ -305,11 +305,15 @@ int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int 
 		return -EINVAL;
 	}
 	b->started_ms = balancer_now_ms();
+	wait_queues_init(&b->wait);
+	pressure_init(&b->pressure);
 	backend_table_init(&b->backends, b->steer ? steer_kern(b->steer)->backends : NULL);
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
 	if (!b->sessions) {
 		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions", c->session_max);
+		pressure_fini(&b->pressure);
+		wait_queues_fini(&b->wait);
 		return -ENOMEM;
 	}
 	if (prefix_setup(b, c) < 0) {
@@ -384,6 +388,8 @@ void balancer_fini(struct balancer *b)
 	balancer_halt(b);
 	session_table_free(b->sessions);
 	prefix_index_free(atomic_load(&b->prefix));
+	pressure_fini(&b->pressure);
+	wait_queues_fini(&b->wait);
 	free_retired(b, 0, true);
 	free((void *)atomic_load(&b->config));
 	memset(b, 0, sizeof(*b));
@@ -396,6 +402,8 @@ void balancer_tick(struct balancer *b)
 	session_sweep(b->sessions, now_ms, SWEEP_PER_TICK);
 	if (atomic_load(&b->prefix))
 		prefix_sweep(atomic_load(&b->prefix), now_ms, PREFIX_SWEEP_PER_TICK);
+	for (uint32_t i = 0; i < atomic_load(&b->backends.nr); i++)
+		backend_drain_tick(&b->backends.slot[i], now_ms);
 	if (!all_seen(b, atomic_load(&b->config)))
 		return;
 	backend_table_reap(&b->backends, b->sessions);

@@ -17,11 +17,14 @@
 #include "core/backend.h"
 #include "core/config.h"
 #include "core/prefix.h"
+#include "core/pressure.h"
 #include "core/session.h"
 #include "net/stats.h"
+#include "net/wait.h"
 
 struct worker;
 struct retired;
+struct splice;
 struct steer;
 
 struct balancer {
@@ -33,8 +36,11 @@ struct balancer {
 	_Atomic(struct prefix_index *) prefix; /* NULL until a configuration asks for it */
 	struct steer
 		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	struct splice *splice; /* likewise */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
+	struct wait_queues wait;
+	struct pressure pressure;
 	_Atomic uint64_t turn;	      /* round robin's running number */
 	_Atomic uint32_t connections; /* clients, all workers */
 	_Atomic bool draining;

@@ -23,6 +23,7 @@
 #include "net/keys.h"
 #include "net/relay.h"
 #include "net/reply.h"
+#include "net/turn.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -75,6 +76,7 @@ static void exchange_done(struct conn *c)
 	struct exchange *x = c->x;
 	bool whole = x->request_body.state == KVPIN_BS_DONE && x->sent == x->ready;
 
+	turn_done(c);
 	exchange_settle(c, OUTCOME_OK);
 	if (whole && !x->close_upstream && !x->discard && !c->eof_passed)
 		upstream_keep(c);
@@ -105,6 +107,7 @@ static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned i
 	}
 	exchange_settle(c, outcome);
 	upstream_drop(c, true);
+	wait_leave(c);
 	conn_set_state(c, CONN_REPLY);
 }
 
@@ -149,7 +152,48 @@ static void server_failed(struct conn *c, enum backend_cause cause, int err)
 	c->x->excluded |= 1ULL << backend->id;
 }
 
-/* Choose a server and send what is there; again and again while servers cannot be reached. */
+/* A server has a free slot again about when one of its exchanges ends. */
+static uint32_t retry_busy_s(const struct conn *c)
+{
+	const struct balancer *b = c->worker->balancer;
+	uint32_t ms = b->backends.slot[c->worker->record.decision.backend].exchange_ms;
+
+	return ms > 1000 ? (ms + 999) / 1000 : 1;
+}
+
+/* Returns whether the exchange has a server; if not, it waits, or the client is told why. */
+static bool exchange_choose(struct conn *c)
+{
+	struct exchange *x = c->x;
+
+	switch (dispatch_choose(c)) {
+	case DISPATCH_GO:
+		return true;
+	case DISPATCH_WAIT:
+		if (c->state != CONN_WAIT)
+			conn_set_state(c, CONN_WAIT);
+		return false;
+	case DISPATCH_FULL:
+		exchange_reply(c, OUTCOME_QUEUE_FULL, 503,
+			       "All slots of the model server are busy, and its queue is full.",
+			       "queue_full", retry_busy_s(c));
+		return false;
+	case DISPATCH_LATE:
+		exchange_reply(c, OUTCOME_QUEUE_TIMEOUT, 504,
+			       "All slots of the model server stayed busy for too long.",
+			       "queue_timeout", retry_busy_s(c));
+		return false;
+	case DISPATCH_NOBODY:
+		break;
+	}
+	exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER, 503,
+		       "No model server is available.", "no_server",
+		       retry_after_s(c->worker->config));
+	return false;
+}
+
+/* Choose a server, where none is chosen yet, and send what is there; again and again while servers
+ * cannot be reached. */
 static void exchange_dispatch(struct conn *c)
 {
 	struct exchange *x = c->x;
@@ -163,18 +207,14 @@ static void exchange_dispatch(struct conn *c)
 		(x->request_body.state != KVPIN_BS_COUNTED ||
 		 x->request_body.left + x->ready > config->limit.hold_bytes);
 	for (;;) {
-		if (x->attempts >= ATTEMPTS_MAX) {
+		if (x->attempts >= ATTEMPTS_MAX && !x->backend) {
 			exchange_reply(c, OUTCOME_UNREACHABLE, 502,
 				       "The model server could not be reached.",
 				       "server_unreachable", 0);
 			return;
 		}
-		if (!dispatch_choose(c)) {
-			exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER,
-				       503, "No model server is available.", "no_server",
-				       retry_after_s(config));
+		if (!x->backend && !exchange_choose(c))
 			return;
-		}
 		x->held = true;
 		request_rewind(x);
 		conn_set_state(c, CONN_EXCHANGE);
@@ -185,6 +225,21 @@ static void exchange_dispatch(struct conn *c)
 		dispatch_release(c);
 	}
 	exchange_send(c);
+}
+
+void exchange_slot(struct conn *c)
+{
+	uint32_t slot = c->wait.slot;
+
+	if (!wait_taken(c))
+		return;
+	dispatch_sent(c, slot);
+	exchange_dispatch(c);
+}
+
+void exchange_review(struct conn *c)
+{
+	exchange_dispatch(c);
 }
 
 /* The server that this exchange was on is gone and nothing of an answer came. */
@@ -412,8 +467,6 @@ void exchange_start(struct conn *c)
 		exchange_trouble(c, RELAY_BAD_REQUEST);
 		return;
 	case RELAY_WAIT:
-		if (x->request_body.left > STEER_BULK_BYTES)
-			c->steer.bulky = true;
 		/* A client without TCP_NODELAY sends its body when the head is acknowledged. */
 		conn_quickack(c);
 		break;
@@ -527,7 +580,8 @@ void exchange_answer(struct conn *c)
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
 	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
-		steer_within(c);
+		if (!splice_within(c))
+			steer_within(c);
 	} else {
 		exchange_trouble(c, end);
 	}
@@ -553,6 +607,12 @@ void exchange_head_timeout(struct conn *c)
 	c->close_after = true;
 	exchange_reply(c, OUTCOME_TIMEOUT, 408, "The request head took too long.", "head_timeout",
 		       0);
+}
+
+void exchange_wait_over(struct conn *c)
+{
+	c->x->waited = true;
+	exchange_dispatch(c);
 }
 
 void exchange_timeout(struct conn *c)

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 #include <sys/random.h>
 
@@ -104,21 +105,11 @@ int keys_wait(struct conn *c)
 bool keys_body(struct conn *c)
 {
 	struct key_wait *w = c->x->wait;
-	const uint8_t *in = buf_data(&c->in);
-	bool enough = false;
+	bool enough;
 
-	while (!enough && w->at < c->x->ready) {
-		uint64_t left = w->bytes_max - w->body.payload, n = c->x->ready - w->at;
-
-		if (!kvpin_body_counts(&w->body)) {
-			kvpin_body_step(&w->body, in[w->at++]);
-			continue;
-		}
-		n = kvpin_body_skip(&w->body, in[w->at], n < left ? n : left);
-		enough = body_scan_feed(w->scan, in + w->at, n) || w->body.payload >= w->bytes_max;
-		w->at += n;
-	}
-	return enough || w->body.state == KVPIN_BS_DONE;
+	w->at += body_scan_walk(w->scan, &w->body, buf_data(&c->in) + w->at, c->x->ready - w->at,
+				w->bytes_max, &enough);
+	return enough;
 }
 
 static void wait_free(struct exchange *x)
@@ -207,6 +198,21 @@ void keys_settle(struct conn *c)
 	else
 		without_key(c);
 	wait_free(x);
+}
+
+void keys_source(const struct conn *c, char text[KEY_DESCRIPTION_MAX])
+{
+	const struct config *config = c->worker->config;
+	const struct exchange *x = c->x;
+
+	text[0] = '\0';
+	/* A reload may have changed the list while the body was awaited. */
+	if (x->key.at < config->nr_keys)
+		key_describe(&config->key[x->key.at], text);
+	else if (x->keyed)
+		strcpy(text, x->generated[0] ? "generated" : "the client's address");
+	else if (x->chain)
+		strcpy(text, "the prompt's head");
 }
 
 void keys_free(struct exchange *x)

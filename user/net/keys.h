@@ -34,6 +34,9 @@ bool keys_body(struct conn *c);
 /** keys_settle() - set x.keyed, x.session and x.chain, and count; ends the waiting */
 void keys_settle(struct conn *c);
 
+/** keys_source() - what named the settled request's session, for people; empty: nothing */
+void keys_source(const struct conn *c, char text[KEY_DESCRIPTION_MAX]);
+
 /** keys_free() - what an exchange holds of it; may be called at any time */
 void keys_free(struct exchange *x);
 

@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "net/head_edit.h"
+#include "net/turn.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -201,6 +202,7 @@ static void answer_time(struct conn *c)
 		x->ttft_ns = now_ns - x->started_ns;
 		hist_add(&stats->ttft[x->later_turn ? TURN_LATER : TURN_FIRST], &hist_ttft_bounds,
 			 x->ttft_ns);
+		turn_first_token(c);
 	} else {
 		hist_add(&stats->token_gap, &hist_token_gap_bounds, now_ns - x->token_ns);
 	}

@@ -12,7 +12,9 @@
 #include "base/hist.h"
 #include "core/config.h"
 #include "core/decide.h"
+#include "core/report.h"
 #include "kvpin_abi.h"
+#include "kvpin_splice_abi.h"
 
 /* How an exchange ended. */
 #define STAT_OUTCOMES(X)                                                                           \
@@ -22,6 +24,8 @@
 	X(BAD_ANSWER, "bad_answer")	/* the server's answer was malformed: 502 or a break */    \
 	X(UNREACHABLE, "unreachable")	/* no connection, or lost before an answer: 502, 503 */    \
 	X(NO_SERVER, "no_server")	/* nobody eligible: 503 */                                 \
+	X(QUEUE_FULL, "queue_full")	/* no free slot, and no room to wait for one: 503 */       \
+	X(QUEUE_TIMEOUT, "queue_timeout") /* no free slot came in time: 504 */                     \
 	X(TIMEOUT, "timeout")		/* no byte moved for too long: 408, 504 or a break */      \
 	X(REFUSED, "refused")		/* the client's request was malformed or too large: 4xx */ \
 	X(SHUTDOWN, "shutdown")		/* the drain deadline cut it */
@@ -39,11 +43,13 @@ extern const char *const stat_outcome_names[OUTCOME_NR];
 enum stat_path {
 	STAT_PATH_RELAY,
 	STAT_PATH_STEER, /* counted by the kernel: see kern_counters() */
+	STAT_PATH_SPLICE, /* bytes and times are the kernel's: see kern_splice_counters() */
 	STAT_PATH_NR
 };
 
 extern const char *const stat_path_names[STAT_PATH_NR];
 extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
+extern const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR];
 
 enum stat_turn { TURN_FIRST, TURN_LATER, TURN_NR };
 
@@ -59,12 +65,25 @@ struct backend_stats {
 	_Atomic uint64_t connects;		   /* upstream connections opened */
 	_Atomic uint64_t reuses;		   /* requests that went over an open one */
 	_Atomic uint64_t resends;		   /* requests sent again on another connection */
-	_Atomic uint64_t disturbed;		   /* kvpin_forced_disturb_total */
 	struct hist ttft[TURN_NR];		   /* dispatch to first token (SSE) or first byte */
 	struct hist token_gap;
+	_Atomic uint64_t turns[GUARD_TURN_NR]; /* kvpin_turns_total */
+	_Atomic uint64_t forced; /* sessions that had to leave it, though alive: full, or the guard */
+	_Atomic uint64_t waits;	 /* requests that waited for a slot of it */
+	_Atomic uint64_t wait_ns;
+};
+
+/* One arm of the experiment; later turns. The sums are in units that do not overflow. */
+struct arm_stats {
+	_Atomic uint64_t turns;
+	_Atomic uint64_t sum_us;
+	_Atomic uint64_t sum_sq; /* of TTFT in tenths of a ms */
+	_Atomic uint64_t recomputed; /* bytes of context, by estimate */
+	_Atomic uint64_t bucket[REPORT_BUCKETS];
 };
 
 struct worker_stats {
+	struct arm_stats arm[REPORT_ARM_NR];
 	struct backend_stats backend[BACKENDS_MAX + 1];
 	_Atomic uint64_t moves[DECIDE_REASON_NR]; /* kvpin_session_moves_total */
 	_Atomic uint64_t keys[KEY_KIND_NR];	  /* requests by what named their session */
@@ -80,6 +99,9 @@ struct worker_stats {
 	_Atomic uint64_t handed_over;	/* connections given to the kernel */
 	_Atomic uint64_t reclaimed;	/* ... and taken back */
 	_Atomic uint64_t refused[KVPIN_REFUSED_NR]; /* not handed over, by reason */
+	_Atomic uint64_t spliced;		  /* answers given to the splice path */
+	_Atomic uint64_t splice_back;		  /* ... and come back */
+	_Atomic uint64_t splice_refused[KVPIN_SPLICE_REFUSED_NR];
 };
 
 #endif

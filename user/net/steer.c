@@ -2,8 +2,9 @@
 /*
  * Handing one client connection over to the kernel.
  *
- * Happy path: its socket enters the maps when it is accepted; steer_between() or steer_within()
- * hand over, the kernel carries exchange after exchange, the daemon sleeps. Failures: a gate that
+ * Happy path: steer_between() or steer_within() hand over, the kernel carries exchange after
+ * exchange, the daemon sleeps. The sockets enter the maps at their first hand-over: one-request
+ * connections and bodies before it never pay for them. Failures: a gate that
  * says no leaves the connection with the relay, the reason is counted. Close: steer_reclaim.c.
  *
  * Order matters (tests/model/): within an answer the client's word changes before the server's.
@@ -38,7 +39,7 @@ static uint64_t sock_cookie(int fd)
 	return cookie;
 }
 
-void steer_accepted(struct conn *c)
+static bool client_enter(struct conn *c)
 {
 	struct worker *w = c->worker;
 	struct steer *st = w->steer.steer;
@@ -49,14 +50,11 @@ void steer_accepted(struct conn *c)
 	uint32_t slot;
 	int err;
 
-	list_init(&c->steer.todo);
-	if (!st)
-		return;
+	if (s->entry)
+		return true;
 	slot = steer_entry_take(st, &st->conns);
-	if (slot == UINT32_MAX) {
-		steer_refuse(w, KVPIN_REFUSED_NO_SLOT);
-		return;
-	}
+	if (slot == UINT32_MAX)
+		return steer_refuse(w, KVPIN_REFUSED_NO_SLOT);
 	s->cookie = s->client = key.client = sock_cookie(c->sock.fd);
 	s->role = KVPIN_ROLE_CLIENT;
 	k = &st->kern.conns[slot];
@@ -67,12 +65,12 @@ void steer_accepted(struct conn *c)
 	err = kern_sock_add(&st->kern, c->sock.fd, &key, s->cookie, &ref);
 	if (err) {
 		steer_entry_give(st, &st->conns, slot);
-		steer_refuse(w, err == -EOPNOTSUPP ? KVPIN_REFUSED_NOT_ESTABLISHED
-						   : KVPIN_REFUSED_MAP);
-		return;
+		return steer_refuse(w, err == -EOPNOTSUPP ? KVPIN_REFUSED_NOT_ESTABLISHED
+							  : KVPIN_REFUSED_MAP);
 	}
 	s->entry = slot + 1;
 	st->conn[slot] = c;
+	return true;
 }
 
 static bool upstream_enter(struct conn *c, struct upstream *u)
@@ -132,12 +130,16 @@ static bool sock_ready(struct worker *w, struct steer_sock *s, int fd, uint64_t 
 static bool sock_arm(struct worker *w, struct steer_sock *s, uint64_t word)
 {
 	struct kvpin_flow *flow = steer_flow(w, s);
+	uint32_t may_leave = flow->may_leave;
 
 	flow->seq_known = 0;
 	flow->may_leave = 0;
 	flow->walked = word & KVPIN_WORD_POSITION;
-	if (!word_change(flow, word, KVPIN_WORD_REDIRECT | (word & KVPIN_WORD_POSITION)))
+	if (!word_change(flow, word, KVPIN_WORD_REDIRECT | (word & KVPIN_WORD_POSITION))) {
+		/* Or a socket in LANE would stay there: the ring has no back-pressure. */
+		flow->may_leave = may_leave;
 		return steer_refuse(w, KVPIN_REFUSED_RACED);
+	}
 	s->armed = true;
 	s->laned = false;
 	return true;
@@ -148,17 +150,13 @@ static bool client_gate(struct conn *c)
 {
 	struct worker *w = c->worker;
 
-	if (!w->steer.steer || !c->steer.sock.entry)
-		return false;
 	if (w->draining || c->client_eof || c->client_rdhup)
 		return steer_refuse(w, KVPIN_REFUSED_NOT_ESTABLISHED);
-	if (c->steer.bulky)
-		return steer_refuse(w, KVPIN_REFUSED_ANSWER_BULK);
 	if (c->steer.pipelines)
 		return steer_refuse(w, KVPIN_REFUSED_PIPELINES);
 	if (buf_len(&c->in) || steer_waiting(&c->steer.sock))
 		return steer_refuse(w, KVPIN_REFUSED_UNREAD);
-	return true;
+	return client_enter(c);
 }
 
 /* Requests that were all passed up cost more than they would have in the relay. */
@@ -205,7 +203,7 @@ bool steer_between(struct conn *c)
 	unsigned int armed = 0;
 	uint64_t word;
 
-	if (!c->upstreams || !client_gate(c) || !passed_gate(c))
+	if (!w->steer.steer || !c->upstreams || !client_gate(c) || !passed_gate(c))
 		return false;
 	if (!(worker_kern(w)->config->flags & KVPIN_CONFIG_REQUESTS))
 		return steer_refuse(w, KVPIN_REFUSED_OFF);
@@ -253,7 +251,10 @@ static void answer_describe(struct conn *c, struct upstream *u)
 	ku->body = x->answer_body;
 	ku->flags = (x->answer.flags & KVPIN_HEAD_EVENT_STREAM ? KVPIN_ANSWER_STREAM : 0) |
 		    (x->token_seen ? KVPIN_ANSWER_TOKEN : 0) |
-		    (x->later_turn ? KVPIN_ANSWER_LATER : 0);
+		    (x->later_turn ? KVPIN_ANSWER_LATER : 0) |
+		    (x->first_here ? KVPIN_ANSWER_FIRST_HERE : 0) |
+		    (x->over ? KVPIN_ANSWER_OVER : 0) | KVPIN_ANSWER_DAEMON |
+		    (x->token_seen ? KVPIN_ANSWER_COUNTED : 0);
 	ku->method = x->request.method;
 	ku->status = x->status;
 	ku->token_ns = x->token_ns;
@@ -264,6 +265,8 @@ static void answer_describe(struct conn *c, struct upstream *u)
 	k->session = x->session;
 	k->keyed = x->keyed;
 	k->bytes_up = x->bytes_up;
+	k->context = (uint32_t)x->context;
+	k->wait_ms = (uint32_t)(x->wait_ns / 1000000);
 	k->tell = c->close_after;
 	k->hold = 0;
 	__atomic_store_n(&k->running, u->steer.entry, __ATOMIC_SEQ_CST);
@@ -275,7 +278,7 @@ bool steer_within(struct conn *c)
 	struct upstream *u = c->current;
 	uint64_t client_word, server_word;
 
-	if (!client_gate(c) || !answer_gate(c) || !upstream_enter(c, u) ||
+	if (!w->steer.steer || !answer_gate(c) || !client_gate(c) || !upstream_enter(c, u) ||
 	    !sock_ready(w, &u->steer, u->sock.fd, &server_word) ||
 	    !sock_ready(w, &c->steer.sock, c->sock.fd, &client_word))
 		return false;

@@ -48,9 +48,6 @@ struct steer_sock {
 	uint8_t *lane;		    /* NULL when there are none */
 };
 
-/* A request body of more than this makes its connection "bulky". */
-#define STEER_BULK_BYTES (1024 * 1024)
-
 /* What a client connection keeps for this path. */
 struct steer_conn {
 	struct steer_sock sock;
@@ -58,9 +55,6 @@ struct steer_conn {
 	bool in_todo;
 	bool overrun;	     /* sent more ahead than is held for it */
 	bool pipelines;	     /* sent a request before it had the answer: stays with the relay */
-	bool bulky;	     /* moved a long body: stays with the relay, and its next upstreams
-			      * never enter the maps. A passed long body is at TCP's mercy:
-			      * retransmitted segments overlap there (segment_trim()) */
 	uint8_t passed;	     /* requests or answers passed up in a row */
 	bool answer_passed;  /* the last one steered came back for its answer */
 	uint32_t skipped;    /* hand-overs left out because of that */
@@ -119,9 +113,6 @@ int steer_worker_init(struct worker *w, struct steer *s);
 /** steer_worker_stop() - the worker's connections are closed: bury them, then end the handles */
 void steer_worker_stop(struct worker *w);
 
-/** steer_accepted() - a client connection is new: put its socket into the maps */
-void steer_accepted(struct conn *c);
-
 /**
  * steer_between() - hand over between two exchanges
  * @c: in CONN_HEAD, nothing of a request there
@@ -151,8 +142,9 @@ uint64_t steer_active_ms(const struct conn *c);
 /** steer_running() - the upstream whose exchange the kernel carries, or NULL */
 struct upstream *steer_running(const struct conn *c);
 
-/** steer_upstream_take() - an armed idle upstream is to be used by the relay */
-void steer_upstream_take(struct upstream *u);
+/** steer_upstream_take() - an idle upstream is to be used by the relay. False: it may not, because
+ * bytes of an earlier request, answered before it was whole, still wait in the kernel's queue */
+bool steer_upstream_take(struct upstream *u);
 
 /** steer_upstream_ended() - an idle armed upstream ended: may it be dropped? False: the kernel has
  * just begun an exchange on it, the connection was reclaimed */

@@ -16,7 +16,7 @@
 #include "ops/suggest.h"
 #include "ops/value.h"
 
-#define GROUPS_MAX 8
+#define GROUPS_MAX 12
 /* yaml_index.c lets nothing deeper through. */
 #define FRAMES_MAX   8
 #define SCALAR_FLAGS (CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER)
@@ -52,6 +52,8 @@ static const char *group_example(const char *name)
 	static const char *const examples[][2] = {
 		{"affinity", "{keys: [{header: X-Session-Id}]}"},
 		{"sessions", "{ttl: 1h, max: 1000000}"},
+		{"guard", "{busy: prefer_idle_slot, wait: 10s}"},
+		{"experiment", "{share: 0.1}"},
 		{"health", "{path: /health, interval: 2s}"},
 		{"timeouts", "{idle: 75s, stall: 15m}"},
 		{"limits", "{head: 32KiB, connections: 8192}"},

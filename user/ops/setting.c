@@ -40,7 +40,7 @@ const struct setting settings[] = {
 	{.key = "workers", .flag = "workers", .arg = "N", .example = "2",
 	 .help = "worker threads; auto: one per CPU", .group = SETTING_GROUP_TRAFFIC,
 	 .kind = SETTING_COUNT, AT(workers), .max = WORKERS_MAX, .zero = "auto"},
-	{.key = "path", .flag = "path", .arg = "auto|relay|steer", .example = "auto",
+	{.key = "path", .flag = "path", .arg = "auto|relay|steer|splice", .example = "auto",
 	 .help = "who moves the bytes", .group = SETTING_GROUP_TRAFFIC, .kind = SETTING_NAME,
 	 AT(path), .names = path_mode_names, .nr_names = PATH_MODE_NR},
 	{.key = "placement", .flag = "placement", .arg = "P", .example = "balanced",
@@ -87,6 +87,30 @@ const struct setting settings[] = {
 	 .example = "/var/lib/kvpin/sessions.state",
 	 .help = "keeps sessions over a restart; auto: beside the control socket",
 	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_STATE_PATH, AT(session_state)},
+
+	{.key = "guard.busy", .flag = "busy", .arg = "POLICY", .example = "prefer_idle_slot",
+	 .help = "session whose server is full: prefer_idle_slot, prefer_owning_slot_with_wait, stick",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_NAME, AT(guard.busy),
+	 .names = guard_busy_names, .nr_names = GUARD_BUSY_NR},
+	{.key = "guard.queue", .flag = "queue", .arg = "N", .example = "64",
+	 .help = "requests that wait for one server at most; 0: none waits",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_COUNT, AT(guard.queue),
+	 .max = GUARD_QUEUE_MAX},
+	{.key = "guard.wait", .flag = "wait", .arg = "DUR", .example = "10s",
+	 .help = "... and how long", .group = SETTING_GROUP_GUARD, .kind = SETTING_DURATION,
+	 AT(guard.wait_ms), .max = HOUR_MS},
+	{.key = "guard.abs", .flag = "guard-abs", .arg = "N|off", .example = "2",
+	 .help = "leave a server with more requests than the least loaded one has, plus N",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_COUNT, AT(guard.abs), .max = SLOTS_MAX,
+	 .zero = "off"},
+	{.key = "guard.rel", .flag = "guard-rel", .arg = "X|off", .example = "1.5",
+	 .help = "... with more than X times as many, plus one", .group = SETTING_GROUP_GUARD,
+	 .kind = SETTING_DECIMAL, AT(guard.rel_milli), .min = 1000, .max = 100000,
+	 .zero = "off"},
+	{.key = "experiment.share", .flag = "experiment-share", .arg = "X", .example = "0.1",
+	 .help = "share of sessions on round robin, for kvpin report",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_DECIMAL, AT(experiment_milli), .max = 500,
+	 .zero = "0"},
 
 	{.key = "health.path", .flag = "health-path", .arg = "PATH", .example = "/health",
 	 .help = "asked for by active checks", .group = SETTING_GROUP_HEALTH,
@@ -155,6 +179,15 @@ const struct setting settings[] = {
 	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "1MiB",
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(steer.ring_bytes), .min = 4096, .max = 64 * 1024 * 1024},
+	{.key = "splice.events", .flag = "splice-events", .arg = "N", .example = "8",
+	 .help = "events of a stream that the relay carries first", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_COUNT, AT(splice.events), .max = 1000000},
+	{.key = "splice.body", .flag = "splice-body", .arg = "SIZE", .example = "256KiB",
+	 .help = "from this length on other answers are spliced", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_SIZE, AT(splice.body_bytes), .max = 1024 * 1024 * 1024},
+	{.key = "splice.ring", .flag = "splice-ring", .arg = "SIZE", .example = "1MiB",
+	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
+	 AT(splice.ring_bytes), .min = 65536, .max = 64 * 1024 * 1024},
 
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},
@@ -178,7 +211,8 @@ const struct setting settings[] = {
 
 const unsigned int settings_nr = sizeof(settings) / sizeof(settings[0]);
 _Static_assert(sizeof(settings) / sizeof(settings[0]) <= SETTINGS_MAX, "raise SETTINGS_MAX");
-_Static_assert(sizeof(enum path_mode) == 4 && sizeof(enum log_level) == 4, "names are 32 bits");
+_Static_assert(sizeof(enum path_mode) == 4 && sizeof(enum log_level) == 4 &&
+		       sizeof(enum guard_busy) == 4, "names are 32 bits");
 
 bool setting_is_list(const struct setting *s)
 {
@@ -220,6 +254,10 @@ static int set_number(const struct setting *s, struct config *c, const char *tex
 		;
 	else if (s->kind == SETTING_DURATION)
 		err = value_duration(text, s->min, s->max, &value, why, why_bytes);
+	else if (s->kind == SETTING_DECIMAL && !strcmp(text, "0") && s->zero)
+		;
+	else if (s->kind == SETTING_DECIMAL)
+		err = value_decimal(text, s->min, s->max, &value, why, why_bytes);
 	else if (s->kind == SETTING_SIZE)
 		err = value_size(text, s->min, s->max, &value, why, why_bytes);
 	else
@@ -483,6 +521,8 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 		return value_format_duration(value, text);
 	if (s->kind == SETTING_SIZE)
 		return value_format_size(value, text);
+	if (s->kind == SETTING_DECIMAL)
+		return value_format_decimal(value, text);
 	snprintf(text, SETTING_TEXT_MAX, "%" PRIu64, value);
 	return text;
 }

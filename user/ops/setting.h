@@ -16,6 +16,7 @@ enum setting_kind {
 	SETTING_DURATION,
 	SETTING_SIZE,
 	SETTING_COUNT,
+	SETTING_DECIMAL, /* kept in thousandths */
 	SETTING_BOOL,
 	SETTING_NAME, /* one of a set of names */
 	SETTING_URL_PATH,
@@ -36,6 +37,7 @@ enum setting_kind {
 enum setting_group {
 	SETTING_GROUP_TRAFFIC,
 	SETTING_GROUP_SESSIONS,
+	SETTING_GROUP_GUARD,
 	SETTING_GROUP_HEALTH,
 	SETTING_GROUP_TIMEOUTS,
 	SETTING_GROUP_LIMITS,
@@ -52,14 +54,14 @@ struct setting {
 	enum setting_group group;
 	enum setting_kind kind;
 	uint16_t offset, size; /* in struct config; not of lists */
-	uint64_t min, max;     /* durations in ms, sizes in bytes */
+	uint64_t min, max;     /* durations in ms, sizes in bytes, decimals in thousandths */
 	const char *zero;      /* word for the value 0, or NULL */
 	const char *const *names;
 	unsigned int nr_names;
 };
 
 /* Room for settings that are kept by index; a build error says when the table outgrows it. */
-#define SETTINGS_MAX 64
+#define SETTINGS_MAX 72
 /* Room for one formatted source of keys. */
 #define SETTING_KEY_TEXT_MAX 160
 /* Room for any formatted setting: a full list of them. */

@@ -143,11 +143,16 @@ static int set_address(struct backend_config *b, const char *text, char *why,
 
 static int set_slots(struct backend_config *b, const char *text, char *why, unsigned int why_bytes)
 {
-	uint64_t n;
-	int err = value_count(text, 0, SLOTS_MAX, &n, why, why_bytes);
+	bool ask = !strcmp(text, "auto");
+	uint64_t n = 0;
+	int err = ask ? 0 : value_count(text, 0, SLOTS_MAX, &n, why, why_bytes);
 
-	if (!err)
+	if (!err) {
 		b->slots = n;
+		b->slots_auto = ask;
+	} else if (strlen(why) + sizeof(", or auto") <= why_bytes) {
+		strcat(why, ", or auto");
+	}
 	return err;
 }
 

@@ -114,6 +114,7 @@ struct exchange {
 	bool bound;	   /* its session is: the next dispatch is the same turn */
 	bool first_here;   /* nothing of the session is cached at its server */
 	bool waited;	   /* for guard.wait: not again */
+	bool counted_out;    /* no longer counted in flight at x.backend */
 	bool over;	   /* sent to a server without a free slot: its own queue takes it */
 	bool control;	   /* in the experiment's control arm */
 	uint64_t context;  /* bytes of the session's context before this turn, by its ledger */

@@ -311,6 +311,7 @@ void dispatch_sent(struct conn *c, uint32_t slot)
 	x->backend = &c->worker->balancer->backends.slot[slot];
 	x->attempts++;
 	x->over = false;
+	x->counted_out = false;
 	x->sent_ns = now_ns;
 	prefix_bind(c->worker, x, slot);
 	if (!x->waits_ns)
@@ -321,15 +322,21 @@ void dispatch_sent(struct conn *c, uint32_t slot)
 	x->waits_ns = 0;
 }
 
-void dispatch_release(struct conn *c)
+void dispatch_answered(struct conn *c)
 {
 	struct exchange *x = c->x;
-	uint32_t slot;
 
-	if (!x->backend)
+	if (x->counted_out)
 		return;
-	slot = x->backend->id;
+	x->counted_out = true;
 	backend_inflight_add(x->backend, -1);
-	x->backend = NULL;
-	wait_kick(c->worker->balancer, slot);
+	wait_kick(c->worker->balancer, x->backend->id);
+}
+
+void dispatch_release(struct conn *c)
+{
+	if (!c->x->backend)
+		return;
+	dispatch_answered(c);
+	c->x->backend = NULL;
 }

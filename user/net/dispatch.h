@@ -33,6 +33,14 @@ enum dispatch dispatch_choose(struct conn *c);
 /** dispatch_sent() - the request goes to server @slot, where it is counted in flight */
 void dispatch_sent(struct conn *c, uint32_t slot);
 
+/**
+ * dispatch_answered() - the whole answer is there: the server works on it no more
+ *
+ * Its slot is free before the client has the answer's last byte, so the session's next request
+ * finds it so. x.backend stays, for the books.
+ */
+void dispatch_answered(struct conn *c);
+
 /** dispatch_release() - the exchange leaves its server (done, failed, or the client is gone) */
 void dispatch_release(struct conn *c);
 

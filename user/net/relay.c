@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "net/dispatch.h"
 #include "net/head_edit.h"
 #include "net/turn.h"
 #include "net/upstream.h"
@@ -349,6 +350,8 @@ static enum relay_end answer_process(struct conn *c)
 	end = answer_walk(c);
 	if (end == RELAY_WAIT)
 		answer_time(c);
+	if (x->answer_body.state == KVPIN_BS_DONE)
+		dispatch_answered(c);
 	return end;
 }
 

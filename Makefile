@@ -42,10 +42,11 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 SIM_SRC := $(wildcard tests/sim/*.c)
-BENCH_SRC := $(wildcard tests/bench/*.c)
+# decisions.c is a program of its own.
+BENCH_SRC := $(filter-out tests/bench/decisions.c,$(wildcard tests/bench/*.c))
 
 all: $(B)/kvpin
-tests: $(B)/kvpin $(UNIT_BIN) $(B)/tests/kvpin-sim $(B)/tests/kvpin-load
+tests: $(B)/kvpin $(UNIT_BIN) $(B)/tests/kvpin-sim $(B)/tests/kvpin-load $(B)/tests/kvpin-decisions
 unit: $(UNIT_BIN)
 
 $(B)/kvpin: $(B)/obj/user/main.o $(B)/libkvpin.a
@@ -83,6 +84,10 @@ $(B)/tests/kvpin-sim: $(SIM_SRC:%.c=$(B)/obj/%.o)
 $(B)/tests/kvpin-load: $(BENCH_SRC:%.c=$(B)/obj/%.o)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lhttp_parser $(LDLIBS)
+
+$(B)/tests/kvpin-decisions: $(B)/obj/tests/bench/decisions.o $(B)/libkvpin.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # The verifier-checked parser objects and the fuzz targets bring their own rules.
 include $(wildcard tests/*/rules.mk)

@@ -159,7 +159,11 @@ static __always_inline __u32 request_owner(const struct kvpin_conn *conn, __u32 
 	b = bpf_map_lookup_elem(&backends, &at);
 	if (!b || b->state != KVPIN_BACKEND_UP || !b->weight)
 		return KVPIN_REFUSED_BACKEND;
-	if (b->slots && b->inflight >= b->slots)
+	if (b->drain_idle_ms &&
+	    bpf_ktime_get_ns() > pin->last_used_ns + b->drain_idle_ms * 1000000ULL)
+		return KVPIN_REFUSED_BACKEND;
+	/* A hint that spares the rest; request_take() decides. */
+	if (b->slots && b->inflight + b->waiting >= b->slots)
 		return KVPIN_REFUSED_SLOTS;
 	r->pin = pin;
 	r->backend = b;
@@ -172,6 +176,19 @@ static __always_inline __u32 request_owner(const struct kvpin_conn *conn, __u32 
 	    r->u->phase != KVPIN_PHASE_IDLE || !(r->u->flow.word & KVPIN_WORD_REDIRECT))
 		return KVPIN_REFUSED_NO_UPSTREAM;
 	return KVPIN_REFUSED_NONE;
+}
+
+/* Count the request in flight, if there is a slot for it: one atomic step, as backend_take() does
+ * it. For a moment the count may be one too high, and somebody else's request goes up needlessly.
+ */
+static __always_inline int request_take(struct kvpin_backend *b)
+{
+	__u32 slots = b->slots, before = __sync_fetch_and_add(&b->inflight, 1);
+
+	if (!slots || before < slots)
+		return 1;
+	__sync_fetch_and_add(&b->inflight, -1);
+	return 0;
 }
 
 /* Copy the request, so that the daemon can send it again. Returns 1 + index, or 0. */
@@ -233,7 +250,6 @@ static __always_inline void request_count(const struct request *r, __u32 len, __
 	__u32 at = r->u->backend;
 	struct kvpin_counters *n = bpf_map_lookup_elem(&counters, &at);
 
-	__sync_fetch_and_add(&r->backend->inflight, 1);
 	if (n) {
 		__sync_fetch_and_add(&n->sent, 1);
 		__sync_fetch_and_add(&n->bytes_up, len);
@@ -268,13 +284,18 @@ static __always_inline __u32 request_steer(struct __sk_buff *skb, struct kvpin_c
 	reason = request_owner(conn, slot, &r);
 	if (reason)
 		return reason;
+	if (!request_take(r.backend))
+		return KVPIN_REFUSED_SLOTS;
 	hold = request_hold(skb);
-	if (!hold)
+	if (!hold) {
+		__sync_fetch_and_add(&r.backend->inflight, -1);
 		return KVPIN_REFUSED_NO_HOLD;
+	}
 	reason = request_aim(skb, conn, r.u, &write_seq);
 	if (reason) {
 		__u32 index = hold - 1;
 
+		__sync_fetch_and_add(&r.backend->inflight, -1);
 		bpf_map_push_elem(&free_holds, &index, 0);
 		return reason;
 	}
@@ -292,6 +313,9 @@ static __always_inline __u32 request_steer(struct __sk_buff *skb, struct kvpin_c
 	conn->session = r.session;
 	conn->bytes_up = len;
 	conn->keyed = 1;
+	conn->context = r.pin->context;
+	conn->wait_ms = 0;
+	r.pin->context = len;
 	conn->flow.redirected += len;
 	conn->flow.last_ns = now;
 	request_count(&r, len, now);
@@ -437,7 +461,21 @@ static __always_inline struct kvpin_event *event_done(const struct side *side,
 	e->bytes_down = u->bytes_down;
 	e->backend = u->backend;
 	e->status = u->status;
+	e->context = conn->context;
+	e->wait_ms = conn->wait_ms;
 	return e;
+}
+
+/* Does the daemon want to hear of this exchange? */
+static __always_inline int answer_told(const struct kvpin_config *c, const struct kvpin_conn *conn,
+				       const struct kvpin_upstream *u,
+				       const struct kvpin_backend *b)
+{
+	const __u32 first = KVPIN_ANSWER_FIRST_HERE | KVPIN_ANSWER_COUNTED;
+
+	if (conn->tell || c->flags & KVPIN_CONFIG_EVENTS || (b && b->slots))
+		return 1;
+	return u->ttft_ns > c->slow_ns || (u->flags & first) == KVPIN_ANSWER_FIRST_HERE;
 }
 
 /* The answer is complete: its last segment is on its way. */
@@ -445,26 +483,32 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 					struct kvpin_conn *conn, struct kvpin_upstream *u,
 					struct kvpin_counters *n, __u64 now)
 {
-	struct kvpin_event *e;
+	const __u32 quiet = KVPIN_ANSWER_LATER | KVPIN_ANSWER_STREAM | KVPIN_ANSWER_COUNTED;
+	struct kvpin_event *e = NULL;
 	struct kvpin_backend *b;
 	__u32 at = u->backend, running;
 
+	b = bpf_map_lookup_elem(&backends, &at);
 	u->phase = KVPIN_PHASE_IDLE;
 	if (u->share) {
 		__sync_fetch_and_sub(&c->queued, (__u64)u->share);
 		u->share = 0;
 	}
-	e = conn->tell || c->flags & KVPIN_CONFIG_EVENTS ? event_done(side, conn, u, now) : NULL;
+	if (answer_told(c, conn, u, b))
+		e = event_done(side, conn, u, now);
+	else if ((u->flags & quiet) == (KVPIN_ANSWER_LATER | KVPIN_ANSWER_STREAM))
+		__sync_fetch_and_add(&n->untold, 1);
 	/* From here on the client's next request may be looked at. */
 	running = __sync_lock_test_and_set(&conn->running, 0);
+	/* 0: the daemon has settled it. */
+	if (running) {
+		__sync_fetch_and_add(&n->requests, 1);
+		if (b)
+			__sync_fetch_and_add(&b->inflight, -1);
+	}
+	/* Last: whoever waits for the slot finds it free. */
 	if (e)
 		bpf_ringbuf_submit(e, 0);
-	if (!running)
-		return; /* the daemon has settled it */
-	__sync_fetch_and_add(&n->requests, 1);
-	b = bpf_map_lookup_elem(&backends, &at);
-	if (b)
-		__sync_fetch_and_sub(&b->inflight, 1);
 }
 
 static __always_inline __u32 answer_steer(struct __sk_buff *skb, const struct side *side,

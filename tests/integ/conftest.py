@@ -9,6 +9,7 @@ import pytest
 
 import harness
 import rawserver
+import splice_help
 import steer_help
 
 
@@ -20,11 +21,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes seconds; runs after all others")
     config.addinivalue_line("markers", "steer_only: looks into the kernel; runs with --path steer")
+    config.addinivalue_line("markers", "splice_only: likewise with --path splice")
 
 
 def pytest_collection_modifyitems(config, items):
-    other = [item for item in items if item.get_closest_marker("steer_only")
-             and item.callspec.params["path"] != "steer"]
+    other = [item for item in items for path in ("steer", "splice")
+             if item.get_closest_marker(f"{path}_only") and item.callspec.params["path"] != path]
     if other:
         config.hook.pytest_deselected(items=other)
         items[:] = [item for item in items if item not in other]
@@ -109,6 +111,14 @@ def kernel(start):
     yield run
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def splices(start):
+    """splices(servers, ...): a kvpin that splices, and what it did."""
+    def run(backends, *args, checks=("--health-interval", "off"), **options):
+        return splice_help.Splices(start.kvpin(backends, *checks, *args, **options))
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,9 @@ class Kvpin(Process):
         self.control = str(tmp / f"control-{time.monotonic_ns()}.sock")
         argv = [KVPIN, "run", "--path", path, "--control", self.control, "--metrics", metrics,
                 "--log-level", "debug", "--steer-pin", self.pin]
+        if path == "splice":  # whatever can be spliced, is
+            argv += [word for flag in ("--splice-events", "--splice-body") if flag not in args
+                     for word in (flag, "0")]
         for text in [listen] if isinstance(listen, str) else listen:
             argv += ["--listen", text]
         for backend in backends:

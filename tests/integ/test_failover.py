@@ -387,7 +387,7 @@ def test_a_server_is_down_only_after_so_many_failures_and_up_after_so_many_succe
 
     raw = start.raw(script)
     answers += ["200 OK"] + ["500 No"] * 2 + ["200 OK"] + ["503 No"] * 3 + ["200 OK", "500 No"]
-    kvpin = start.kvpin([raw], "--health-interval", "50ms", "--health-timeout", "50ms",
+    kvpin = start.kvpin([raw], "--health-interval", "200ms", "--health-timeout", "200ms",
                         "--health-rise", "3", "--health-fall", "3")
     wait_until(lambda: len(raw.requests) >= 13)
     time.sleep(0.1)
@@ -400,7 +400,7 @@ def test_a_server_is_down_only_after_so_many_failures_and_up_after_so_many_succe
 
 def test_a_server_that_is_loading_takes_nothing_until_it_is_ready(start):
     ready = start.sim("ready")
-    loading = start.sim("loading", load_ms=1000)
+    loading = start.sim("loading", load_ms=2500)
     kvpin = start.kvpin([loading, ready], *CHECKS)
     wait_state(kvpin, "loading", "down")
     client = start.client(kvpin)
@@ -412,7 +412,7 @@ def test_a_server_that_is_loading_takes_nothing_until_it_is_ready(start):
 
 def test_a_slow_prefill_is_not_down(start):
     sims = [start.sim(f"gpu{i}", prefill_tps=100, slots=1) for i in range(2)]
-    kvpin = start.kvpin(sims, "--health-interval", "100ms", "--health-timeout", "100ms")
+    kvpin = start.kvpin(sims, "--health-interval", "300ms", "--health-timeout", "300ms")
     client = start.client(kvpin)
     body = json.dumps({"messages": [{"role": "user", "content": "word " * 100}],
                        "max_tokens": 2}).encode()

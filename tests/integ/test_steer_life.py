@@ -2,6 +2,7 @@
 """Deadlines, drain, reload, health checks and the request log while the kernel carries the
 connections."""
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,8 +12,8 @@ import pytest
 
 import harness
 from rawserver import reply
-from steer_help import (CHUNKED, VERIFY, Script, answer_of, owners, request, steered_client,
-                        wait_until)
+from steer_help import (CHUNKED, NO_CHECKS, VERIFY, Kernel, Script, answer_of, owners, request,
+                        steered_client, wait_until)
 from test_operations import Config, Stream, reload
 
 pytestmark = pytest.mark.steer_only
@@ -220,3 +221,35 @@ def test_each_steered_request_is_logged_once_with_its_numbers(start, kernel):
     out = subprocess.run([harness.KVPIN, "sessions", "--control", steer.kvpin.control],
                          capture_output=True, text=True, timeout=10)
     assert out.returncode == 0 and rows[-1]["session"] in out.stdout
+
+
+# ---- path: auto
+
+
+def test_auto_steers_where_the_machine_allows_it(start):
+    kvpin = start.kvpin(start.sims(1, "uvicorn"), *NO_CHECKS, "--path", "auto")
+    assert kvpin.metrics()['kvpin_path_available{path="steer"}'] == 1
+    client = start.client(kvpin)
+    for _ in range(3):
+        client.send(request("/json", "s"))
+        assert client.answer()[0] == 200
+    assert Kernel(kvpin).total() > 0
+
+
+def test_auto_is_the_relay_elsewhere_and_says_so_once(start):
+    kvpin = start.kvpin(start.sims(1, "uvicorn"), *NO_CHECKS, "--path", "auto",
+                        env={"KVPIN_SELFTEST_FAIL": "privileges"})
+    client = start.client(kvpin)
+    for _ in range(3):
+        client.send(request("/json", "s"))
+        assert client.answer()[0] == 200
+    assert kvpin.metrics()['kvpin_path_available{path="steer"}'] == 0
+    said = [line for line in kvpin.output().splitlines() if "cannot steer here" in line]
+    assert len(said) == 1 and "privileges: forced by KVPIN_SELFTEST_FAIL" in said[0]
+    assert not os.path.exists(kvpin.pin)
+
+
+def test_steer_by_name_does_not_start_where_it_cannot(start):
+    with pytest.raises(RuntimeError, match="privileges: forced by KVPIN_SELFTEST_FAIL"):
+        start.kvpin(start.sims(1, "uvicorn"),
+                    env={"KVPIN_SELFTEST_FAIL": "privileges"})

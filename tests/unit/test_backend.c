@@ -373,6 +373,59 @@ static void checks_that_come_on_again_decide_at_once(void **state)
 	assert_int_equal(b->state, BACKEND_UP);
 }
 
+static void whatever_ends_a_server_writes_its_cache_off_and_nothing_else_does(void **state)
+{
+	uint32_t before[BACKENDS_MAX], now[BACKENDS_MAX];
+	struct backend *b = t.slot;
+	const char *why;
+
+	want("gpu0", 8000, 1);
+	want("gpu1", 8001, 1);
+	want("far", 8002, 1);
+	assert_int_equal(addr_parse("10.9.9.9:8002", &c.backend[2].addr, &why), 0);
+	apply(0);
+	backend_generations(&t, before);
+	/* A reload that keeps them, an answer, a reset that does not repeat: nothing is lost. */
+	apply(1);
+	backend_report_success(&b[0]);
+	backend_report_failure(&t, &b[1], BACKEND_CAUSE_RESET, 1);
+	backend_generations(&t, now);
+	assert_memory_equal(now, before, sizeof(now));
+	/* Down, and up again: written off once. */
+	assert_true(backend_report_failure(&t, &b[0], BACKEND_CAUSE_REFUSED, 2));
+	assert_false(backend_report_failure(&t, &b[0], BACKEND_CAUSE_REFUSED, 3));
+	assert_true(backend_report_check(&b[0], true, 1, 1, 4));
+	backend_generations(&t, now);
+	assert_int_equal(now[0], before[0] + 1);
+	assert_int_equal(now[1], before[1]);
+	/* Removed by a reload. */
+	c.nr_backends = 1;
+	apply(5);
+	backend_generations(&t, now);
+	assert_int_equal(now[0], before[0] + 1);
+	assert_true(now[1] > before[1]);
+	assert_true(now[2] > before[2]);
+}
+
+static void a_lost_host_takes_the_caches_of_all_its_servers(void **state)
+{
+	uint32_t before[BACKENDS_MAX], now[BACKENDS_MAX];
+	const char *why;
+
+	want("gpu0", 8000, 1);
+	want("gpu1", 8001, 1);
+	want("far", 8002, 1);
+	assert_int_equal(addr_parse("10.9.9.9:8002", &c.backend[2].addr, &why), 0);
+	apply(0);
+	backend_generations(&t, before);
+	backend_host_lost(&t, &t.slot[1]);
+	backend_generations(&t, now);
+	assert_int_equal(now[0], before[0] + 1);
+	assert_int_equal(now[1], before[1] + 1);
+	assert_int_equal(now[2], before[2]);
+	assert_int_equal(now[3], before[3]); /* no server */
+}
+
 static void names_cover_every_state_and_cause(void **state)
 {
 	unsigned int i;
@@ -450,6 +503,8 @@ int main(void)
 		TEST(without_checks_an_answer_brings_a_server_back),
 		TEST(without_checks_each_failed_retry_puts_the_next_one_off),
 		TEST(checks_that_come_on_again_decide_at_once),
+		TEST(whatever_ends_a_server_writes_its_cache_off_and_nothing_else_does),
+		TEST(a_lost_host_takes_the_caches_of_all_its_servers),
 		TEST(names_cover_every_state_and_cause),
 		TEST(reports_of_many_threads_tell_each_change_exactly_once),
 	};

@@ -149,7 +149,7 @@ static void every_flag_arrives_in_its_field(void **state)
 	assert_int_equal(c->workers, 3);
 	assert_int_equal(c->path, PATH_RELAY);
 	assert_int_equal(c->nr_keys, 2);
-	assert_string_equal(c->key_header[1], "X-B");
+	assert_string_equal(c->key[1].name, "X-B");
 	assert_int_equal(c->session_ttl_ms, 7200000);
 	assert_int_equal(c->session_max, 5);
 	assert_int_equal(c->placement, PLACEMENT_HASH);
@@ -209,13 +209,13 @@ static void flags_override_the_file_and_replace_its_lists(void **state)
 	assert_string_equal(c->backend[0].name, "c");
 	assert_int_equal(addr_port(&c->listen[0]), 80);
 	assert_int_equal(c->session_ttl_ms, 300000);
-	assert_string_equal(c->key_header[0], "X-File");
+	assert_string_equal(c->key[0].name, "X-File");
 	assert_false(c->log.requests);
 	free(c);
 	sprintf(line, "run --config %s --session-header X-Flag", path);
 	c = must_build(line);
 	assert_int_equal(c->nr_keys, 1);
-	assert_string_equal(c->key_header[0], "X-Flag");
+	assert_string_equal(c->key[0].name, "X-Flag");
 	assert_int_equal(c->nr_backends, 2);
 	free(c);
 	sprintf(line, "run --config %s --no-affinity", path);
@@ -306,7 +306,7 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --log-requests=yes",
 		     "--log-requests: \"yes\" is not a boolean; write true or false");
 	assert_usage("run --path fast",
-		     "--path: \"fast\" is not known; write one of auto, relay, steer");
+		     "--path: \"fast\" is not known; write one of auto, relay, steer, splice");
 	assert_usage("run --listen 127.0.0.1",
 		     "--listen: \"127.0.0.1\" has no port; write it as 127.0.0.1:8080");
 	assert_usage("run --backend 127.0.0.1:81",
@@ -322,7 +322,8 @@ static void wrong_values_of_flags_are_usage_errors(void **state)
 	assert_usage("run --backend a=127.0.0.1:81,slots=1,slots=2",
 		     "--backend: slots is given twice; remove one");
 	assert_usage("run --backend a=127.0.0.1:81,slots=many",
-		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024");
+		     "--backend: slots: \"many\" is not a whole number; write one from 0 to 1024, "
+		     "or auto");
 	assert_usage("run --backend a=127.0.0.1:81 --backend a=127.0.0.1:82",
 		     "--backend: \"a\" is the name of another server too; rename one");
 	assert_usage("run --session-header Host",
@@ -461,9 +462,13 @@ static void reads_print_tables(void **state)
 			     "{\"version\":\"1\",\"pid\":7,\"uptime_s\":3725.5,\"draining\":false,"
 			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
 			     "\"path_in_use\":\"steer\",\"workers\":2,"
-			     "\"connections\":3,\"sessions\":4,\"requests_relay\":5,"
-			     "\"requests_steer\":60,\"path_handed_over\":8,\"path_taken_back\":7,"
+			     "\"connections\":3,\"sessions\":4,"
+			     "\"keys\":{\"header\":9,\"json\":1},"
+			     "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
+			     "\"requests_relay\":5,"
+			     "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_taken_back\":7,"
 			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
+			     "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
 			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
 			     request, out, err),
 			 CLI_OK);
@@ -478,11 +483,17 @@ static void reads_print_tables(void **state)
 				 "workers           2\n"
 				 "connections       3\n"
 				 "sessions          4\n"
+				 "keys              header 9, json 1\n"
+				 "keyless           balance 2\n"
+				 "advice            do so\n"
 				 "requests relayed  5\n"
 				 "requests steered  60\n"
+				 "requests spliced  600\n"
 				 "handed over       8\n"
 				 "taken back        7\n"
 				 "not steered       no_pin 3, bulk 1\n"
+				 "not spliced       raced 2\n"
+				 "splices on        lo, eth0\n"
 				 "queued            4.1 KB\n"
 				 "reloads           5\n");
 	assert_int_equal(ask("backends", "200 OK",
@@ -505,12 +516,15 @@ static void reads_print_tables(void **state)
 	assert_int_equal(ask("sessions --backend gpu0 --limit 1", "200 OK",
 			     "{\"total\":9,\"truncated\":true,\"sessions\":[{\"session\":"
 			     "\"00000000000000aa\",\"backend\":\"gpu0\",\"turns\":2,\"moves\":0,"
+			     "\"context_tokens\":2520,\"last_turn\":\"warm\",\"cold_streak\":0,"
 			     "\"age_s\":90.5,\"idle_s\":0.2}]}",
 			     request, out, err),
 			 CLI_OK);
 	assert_string_equal(request, "GET /v1/sessions?limit=1&backend=gpu0 HTTP/1.1");
-	assert_string_equal(out, "SESSION           BACKEND  TURNS  MOVES    AGE  IDLE\n"
-				 "00000000000000aa  gpu0         2      0  1m30s    0s\n");
+	assert_string_equal(
+		out,
+		"SESSION           BACKEND  TURNS  MOVES  TOKENS  LATEST  COLD    AGE  IDLE\n"
+		"00000000000000aa  gpu0         2      0    2520  warm       -  1m30s    0s\n");
 	assert_string_equal(err, "1 of 9 sessions; --limit N lists more\n");
 }
 

@@ -37,7 +37,7 @@ static void add_backend(const char *name, const char *text)
 
 static void set_key(unsigned int i, const char *name)
 {
-	snprintf(c.key_header[i], sizeof(c.key_header[i]), "%s", name);
+	snprintf(c.key[i].name, sizeof(c.key[i].name), "%s", name);
 	if (c.nr_keys <= i)
 		c.nr_keys = i + 1;
 }
@@ -81,9 +81,9 @@ static void defaults_are_as_the_reference_says(void **state)
 	assert_int_equal(c.workers, 0);
 	assert_int_equal(c.path, PATH_AUTO);
 	assert_int_equal(c.nr_keys, 3);
-	assert_string_equal(c.key_header[0], "X-LB-Hash");
-	assert_string_equal(c.key_header[1], "X-Session-Id");
-	assert_string_equal(c.key_header[2], "X-Conversation-Id");
+	assert_string_equal(c.key[0].name, "X-LB-Hash");
+	assert_string_equal(c.key[1].name, "X-Session-Id");
+	assert_string_equal(c.key[2].name, "X-Conversation-Id");
 	assert_int_equal(c.placement, PLACEMENT_BALANCED);
 	assert_int_equal(c.session_ttl_ms, 3600000);
 	assert_int_equal(c.session_max, 1000000);
@@ -204,7 +204,7 @@ static void bad_session_headers_are_refused(void **state)
 	set_key(2, "");
 	assert_refused("affinity.keys|empty");
 	begin(NULL);
-	memset(c.key_header[0], 'a', sizeof(c.key_header[0]));
+	memset(c.key[0].name, 'a', sizeof(c.key[0].name));
 	assert_refused("affinity.keys|too long|48");
 }
 

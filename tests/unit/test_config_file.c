@@ -22,8 +22,8 @@
 
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
-	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, health, "  \
-	"timeouts, limits, steer, metrics, control, user, log"
+	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, guard, "   \
+	"experiment, health, timeouts, limits, steer, splice, metrics, control, user, log"
 
 struct refused {
 	const char *name;
@@ -73,8 +73,48 @@ static const struct refused refused[] = {
 	 ":1:1: worker: unknown key; did you mean \"workers\"?"},
 	{"an_unknown_key_of_a_group_has_its_path", "workers: 1\nhealth: {intervall: 2s}",
 	 ":2:10: health.intervall: unknown key; did you mean \"interval\"?"},
-	{"an_unknown_key_source_lists_header", "affinity: {keys: [{cookie: x}]}",
-	 ":1:20: affinity.keys[0].cookie: unknown key; known here: header"},
+	{"an_unknown_key_source_lists_the_known", "affinity: {keys: [{body_of_mine: x}]}",
+	 ":1:20: affinity.keys[0].body_of_mine: unknown key; known here: header, cookie, query, "
+	 "json, client_ip, preset, prefix"},
+	{"a_key_source_is_one_source", "affinity: {keys: [{header: X-A, cookie: b}]}",
+	 ":1: affinity.keys[0]: names several sources; make an entry of each"},
+	{"a_key_source_is_not_nothing", "affinity:\n  keys:\n  - {header: X-A}\n  - {}",
+	 ":4: affinity.keys[1]: names no source; write one such as {header: X-Session-Id}"},
+	{"a_preset_is_a_known_one", "affinity: {keys: [{preset: agent}]}",
+	 ":1: affinity.keys[0].preset: \"agent\" is not known; write one of agents; did you mean "
+	 "\"agents\"?"},
+	{"a_json_path_has_names", "affinity: {keys: [{json: metadata..id}]}",
+	 ":1: affinity.keys[0].json: \"metadata..id\" is not a path; write names with dots between "
+	 "them, such as metadata.session_id"},
+	{"a_cookie_has_a_cookies_name", "affinity: {keys: [{cookie: \"a=b\"}]}",
+	 ":1: affinity.keys[0].cookie: \"a=b\" is not a cookie's name; letters, digits, '-' and "
+	 "'_'"},
+	{"a_source_is_there_once", "affinity: {keys: [{json: user}, {json: user}]}",
+	 ":1: affinity.keys[1].json: \"user\" is there twice; remove one"},
+	{"a_prefix_is_a_mapping", "affinity: {keys: [{prefix: true}]}",
+	 ":1:20: affinity.keys[0].prefix: must be a mapping, such as {min_match: 0.3}"},
+	{"an_unknown_rule_of_a_prefix_has_its_path", "affinity: {keys: [{prefix: {min_mach: 1}}]}",
+	 ":1:29: affinity.keys[0].prefix.min_mach: unknown key; did you mean \"min_match\"?"},
+	{"min_match_is_a_share", "affinity: {keys: [{prefix: {min_match: 1.5}}]}",
+	 ":1: affinity.keys[0].prefix.min_match: is 1.5; it must be from 0 to 1, such as 0.3"},
+	{"min_match_is_not_negative", "affinity: {keys: [{prefix: {min_match: -0.1}}]}",
+	 ":1: affinity.keys[0].prefix.min_match: is -0.1; it must be from 0 to 1, such as 0.3"},
+	{"min_match_is_a_number", "affinity: {keys: [{prefix: {min_match: nan}}]}",
+	 ":1: affinity.keys[0].prefix.min_match: \"nan\" is not a number; write one from 0 to 1, "
+	 "such as 0.3"},
+	{"rel_is_off_or_at_least_one", "affinity: {keys: [{prefix: {rel: 0.5}}]}",
+	 ":1: affinity.keys[0].prefix.rel: is 0.5; it must be 0 (off) or from 1 to 1000, such as "
+	 "1.5"},
+	{"a_missing_policy_is_a_known_one", "affinity: {missing: generat}",
+	 ":1: affinity.missing: \"generat\" is not known; write one of balance, client-ip, "
+	 "generate; "
+	 "did you mean \"generate\"?"},
+	{"a_sidecar_policy_is_a_known_one", "affinity: {sidecar: folow}",
+	 ":1: affinity.sidecar: \"folow\" is not known; write one of follow, avoid; did you mean "
+	 "\"follow\"?"},
+	{"a_generated_keys_header_is_a_header", "affinity: {generate_header: Host}",
+	 ":1: affinity.generate_header: \"Host\" cannot name a session; letters, digits, '-' and "
+	 "'_', such as X-Session-Id"},
 	{"an_unknown_key_of_a_backend_has_its_path",
 	 "backends:\n  - {name: a, address: \"1.2.3.4:5\"}\n  - {name: b, adress: \"1.2.3.4:5\"}",
 	 ":3:15: backends[1].adress: unknown key; did you mean \"address\"?"},
@@ -151,7 +191,7 @@ static const struct refused refused[] = {
 	 "backends: [{name: a, address: \"1.2.3.4:5\"}, {name: a, address: \"1.2.3.4:6\"}]",
 	 ":1: backends[1].name: \"a\" is the name of another server too; rename one"},
 	{"slots_are_a_number", "backends: [{name: a, address: \"1.2.3.4:5\", slots: x}]",
-	 ":1: backends[0].slots: \"x\" is not a whole number; write one from 0 to 1024"},
+	 ":1: backends[0].slots: \"x\" is not a whole number; write one from 0 to 1024, or auto"},
 	{"a_weight_is_limited", "backends: [{name: a, address: \"1.2.3.4:5\", weight: 257}]",
 	 ":1: backends[0].weight: \"257\" is out of range; write a number from 0 to 256"},
 	{"a_duration_needs_a_unit", "timeouts: {head: 10}",
@@ -201,7 +241,7 @@ static const struct refused refused[] = {
 	{"a_boolean_is_true_or_false", "forwarded_for: yes",
 	 ":1: forwarded_for: \"yes\" is not a boolean; write true or false"},
 	{"a_name_lists_the_allowed_ones", "path: fast",
-	 ":1: path: \"fast\" is not known; write one of auto, relay, steer"},
+	 ":1: path: \"fast\" is not known; write one of auto, relay, steer, splice"},
 	{"a_near_name_is_suggested", "placement: least_inflight",
 	 ":1: placement: \"least_inflight\" is not known; write one of balanced, hash, "
 	 "least-inflight, round-robin; did you mean \"least-inflight\"?"},
@@ -380,8 +420,8 @@ static void every_key_arrives_in_its_field(void **state)
 	assert_int_equal(c.workers, 3);
 	assert_int_equal(c.path, PATH_RELAY);
 	assert_int_equal(c.nr_keys, 2);
-	assert_string_equal(c.key_header[0], "X-A");
-	assert_string_equal(c.key_header[1], "x_b");
+	assert_string_equal(c.key[0].name, "X-A");
+	assert_string_equal(c.key[1].name, "x_b");
 	assert_int_equal(c.session_ttl_ms, 7200000);
 	assert_int_equal(c.session_max, 5);
 	assert_int_equal(c.placement, PLACEMENT_ROUND_ROBIN);
@@ -625,7 +665,9 @@ static void every_setting_has_a_key_and_a_flag_of_its_own(void **state)
 		assert_non_null(settings[i].help);
 		assert_non_null(settings[i].arg);
 		for (k = 0; k < i; k++) {
-			assert_string_not_equal(settings[i].key, settings[k].key);
+			/* But for the second flag of the list of keys. */
+			if (settings[i].kind != SETTING_HEADER)
+				assert_string_not_equal(settings[i].key, settings[k].key);
 			assert_string_not_equal(settings[i].flag, settings[k].flag);
 		}
 	}

@@ -25,6 +25,7 @@
 
 #include "base/log.h"
 #include "ops/control.h"
+#include "ops/key_watch.h"
 
 #define WORKERS	 2
 #define SESSIONS 700
@@ -34,6 +35,7 @@ static struct world {
 	struct config c;
 	struct worker_stats stats[WORKERS];
 	struct metrics_base base;
+	struct key_watch watch;
 	pthread_rwlock_t lock;
 	char dir[64];
 	char path[CONTROL_PATH_MAX];
@@ -46,6 +48,11 @@ static struct world {
 uint64_t balancer_now_ms(void)
 {
 	return 1000000;
+}
+
+uint64_t balancer_now_ns(void)
+{
+	return 1000000000000;
 }
 
 const struct config *balancer_config(const struct balancer *b)
@@ -99,6 +106,7 @@ static int try_start(const char *path, struct control **out, char *why, unsigned
 	const struct control_params params = {
 		.balancer = &w.b,
 		.base = &w.base,
+		.watch = &w.watch,
 		.lock = &w.lock,
 		.reload = fake_reload,
 		.arg = &w,
@@ -240,12 +248,20 @@ static void shows_the_status(void **state)
 	assert_false(yes(body, "draining"));
 	assert_string_equal(str(body, "path"), "auto");
 	assert_string_equal(str(body, "path_in_use"), "relay");
+	assert_int_equal(json_object_size(json_object_get(body, "keys")), 0);
+	assert_int_equal(json_object_size(json_object_get(body, "keyless")), 0);
+	assert_string_equal(str(body, "advice"), "");
 	assert_int_equal(num(body, "requests_relay"), 0);
 	assert_int_equal(num(body, "requests_steer"), 0);
 	assert_int_equal(num(body, "path_handed_over"), 0);
 	assert_int_equal(num(body, "path_taken_back"), 0);
 	assert_int_equal(num(body, "steer_queued_bytes"), 0);
 	assert_int_equal(json_object_size(json_object_get(body, "path_refused")), 0);
+	assert_int_equal(num(body, "requests_splice"), 0);
+	assert_int_equal(num(body, "splice_taken"), 0);
+	assert_int_equal(num(body, "splice_back"), 0);
+	assert_int_equal(json_object_size(json_object_get(body, "splice_refused")), 0);
+	assert_int_equal(json_array_size(json_object_get(body, "splice_devices")), 0);
 	assert_int_equal(num(body, "workers"), WORKERS);
 	assert_int_equal(num(body, "connections"), 5);
 	assert_int_equal(num(body, "sessions"), 1);
@@ -269,6 +285,10 @@ static void the_status_says_what_the_paths_did(void **state)
 	stat_add(&s[1].backend[1].requests[STAT_PATH_RELAY][OUTCOME_TRUNCATED], 2);
 	stat_add(&s[0].backend[STAT_NO_BACKEND].requests[STAT_PATH_RELAY][OUTCOME_REFUSED], 4);
 	stat_add(&s[1].backend[1].requests[STAT_PATH_STEER][OUTCOME_OK], 8);
+	stat_add(&s[0].backend[0].requests[STAT_PATH_SPLICE][OUTCOME_OK], 16);
+	stat_add(&s[1].spliced, 17);
+	stat_add(&s[0].splice_back, 15);
+	stat_add(&s[1].splice_refused[0], 9);
 	stat_add(&s[0].handed_over, 6);
 	stat_add(&s[1].reclaimed, 5);
 	stat_add(&s[0].refused[KVPIN_REFUSED_NO_PIN], 1);
@@ -277,6 +297,10 @@ static void the_status_says_what_the_paths_did(void **state)
 	body = ask("GET", "/v1/status", 200);
 	assert_int_equal(num(body, "requests_relay"), 7);
 	assert_int_equal(num(body, "requests_steer"), 8);
+	assert_int_equal(num(body, "requests_splice"), 16);
+	assert_int_equal(num(body, "splice_taken"), 17);
+	assert_int_equal(num(body, "splice_back"), 15);
+	assert_int_equal(num(json_object_get(body, "splice_refused"), "no_slot"), 9);
 	assert_int_equal(num(body, "path_handed_over"), 6);
 	assert_int_equal(num(body, "path_taken_back"), 5);
 	json_object_foreach(json_object_get(body, "path_refused"), key, n)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Decisions: the reasons one by one, properties over whole populations of sessions, and 5,000
- * random cases against tests/unit/decide_oracle.py, which was written from the documentation.
+ * Decisions: the reasons one by one, properties over whole populations of sessions, and thousands
+ * of random cases against tests/unit/decide_oracle.py, which was written from the documentation.
  */
 #include <errno.h>
 #include <math.h>
@@ -266,6 +266,114 @@ static void keyless_requests_take_the_idlest_and_equal_ones_in_turn(void **state
 		assert_int_equal(decided(), in.turn % 3);
 		assert_int_equal(out.reason, DECIDE_KEYLESS);
 	}
+}
+
+static void a_sidecar_avoids_its_parents_server_while_there_is_another(void **state)
+{
+	view(0, 1, 0, 0);
+	view(1, 1, 9, 9);
+	in.avoided = 1 << 0;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_PLACED);
+	in.pin = 0;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_MOVED_AVOID);
+	in.view[1].state = BACKEND_DOWN;
+	assert_int_equal(decided(), 0);
+	assert_int_equal(out.reason, DECIDE_PINNED);
+	in.pin = NOBODY;
+	assert_int_equal(decided(), 0);
+	assert_int_equal(out.reason, DECIDE_PLACED);
+	in.keyed = false;
+	assert_int_equal(decided(), 0);
+	assert_int_equal(out.reason, DECIDE_KEYLESS);
+}
+
+/* Four idle servers, and a request with so many windows and no key. */
+static void prefix_begin(uint32_t windows)
+{
+	static const char *const names[] = {"d", "c", "b", "a"};
+	uint32_t i;
+
+	begin(NULL);
+	in.keyed = false;
+	for (i = 0; i < 4; i++)
+		view(i, 1, 0, 0)->name = names[i];
+	in.prefix = (struct prefix_match){
+		.windows = windows, .min_match = 0.3, .guard_abs = 2, .guard_rel = 1.5};
+}
+
+static void a_hot_prefix_goes_to_its_owner_from_the_ratio_on(void **state)
+{
+	prefix_begin(10);
+	in.prefix.depth[1] = 3;
+	in.prefix.weight[1] = 1000;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_PREFIX);
+	assert_int_equal(out.disturbed, NOBODY);
+	in.prefix.depth[1] = 2;
+	assert_int_equal(decided(), 3); /* the idlest caches are equal: by name */
+	assert_int_equal(out.reason, DECIDE_PREFIX_COLD);
+	in.prefix.depth[2] = 7;
+	assert_int_equal(decided(), 2);
+	in.excluded = 1 << 2; /* the deepest of those that can be had */
+	in.prefix.depth[1] = 3;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_PREFIX);
+}
+
+static void what_most_sessions_share_does_not_make_a_prefix_hot(void **state)
+{
+	prefix_begin(34);
+	in.prefix.shared = 32;
+	in.prefix.depth[1] = 32;
+	in.prefix.weight[3] = 1;
+	assert_int_equal(decided(), 2);
+	assert_int_equal(out.reason, DECIDE_PREFIX_COLD);
+	in.prefix.depth[1] = 33;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_PREFIX);
+	in.prefix.windows = in.prefix.shared = 33;
+	assert_int_equal(decided(), 2);
+	assert_int_equal(out.reason, DECIDE_PREFIX_COLD);
+}
+
+static void the_guard_moves_a_hot_prefix_to_the_longest_one_near_the_minimum(void **state)
+{
+	prefix_begin(10);
+	in.prefix.depth[0] = 9;
+	in.prefix.depth[1] = 5;
+	in.view[0].inflight = 1; /* 0 + 2, and 0 * 1.5 + 1 */
+	assert_int_equal(decided(), 0);
+	assert_int_equal(out.reason, DECIDE_PREFIX);
+	in.view[0].inflight = 2;
+	assert_int_equal(decided(), 1);
+	assert_int_equal(out.reason, DECIDE_PREFIX_GUARDED);
+	assert_int_equal(out.disturbed, 0);
+	in.prefix.depth[1] = 0;
+	assert_int_equal(decided(), 3);
+	assert_int_equal(out.reason, DECIDE_PREFIX_GUARDED);
+	in.prefix.guard_rel = 0;
+	assert_int_equal(decided(), 0);
+	in.view[0].inflight = 3;
+	assert_int_equal(decided(), 3);
+	/* Traffic without anything in common never disturbs anybody. */
+	in.prefix.depth[0] = 0;
+	assert_int_equal(decided(), 3);
+	assert_int_equal(out.reason, DECIDE_PREFIX_COLD);
+	assert_int_equal(out.disturbed, NOBODY);
+}
+
+static void a_key_outranks_a_prefix(void **state)
+{
+	prefix_begin(10);
+	in.prefix.depth[1] = 10;
+	in.keyed = true;
+	in.pin = 2;
+	assert_int_equal(decided(), 2);
+	in.pin = NOBODY;
+	decided();
+	assert_int_equal(out.reason, DECIDE_PLACED);
 }
 
 static void the_same_input_gives_the_same_decision(void **state)
@@ -601,7 +709,7 @@ static void reason_names_are_metric_labels(void **state)
 /* ---- the oracle ---- */
 
 #define ORACLE	       "tests/unit/decide_oracle.py"
-#define ORACLE_CASES   5000
+#define ORACLE_CASES   8000
 #define ORACLE_SEED    20240607
 #define ORACLE_MISSING 77
 
@@ -671,6 +779,7 @@ static void read_case(void)
 	read_key();
 	in.turn = number();
 	in.excluded = number();
+	in.avoided = number();
 	in.pin = (uint32_t)number();
 	in.nr_views = (uint32_t)number();
 	for (i = 0; i < in.nr_views; i++) {
@@ -683,9 +792,17 @@ static void read_case(void)
 		v->inflight = (uint32_t)number();
 		v->sessions = (uint32_t)number();
 		name = word();
+		v->name = name;
 		v->name_hash = XXH64(name, strlen(name), 0);
 		assert_true(v->name_hash == number());
+		in.prefix.depth[v->id] = (uint32_t)number();
+		in.prefix.weight[v->id] = strtod(word(), NULL);
 	}
+	in.prefix.windows = (uint32_t)number();
+	in.prefix.shared = (uint32_t)number();
+	in.prefix.min_match = strtod(word(), NULL);
+	in.prefix.guard_abs = (uint32_t)number();
+	in.prefix.guard_rel = strtod(word(), NULL);
 }
 
 static void compare_decision(void)
@@ -695,6 +812,7 @@ static void compare_decision(void)
 	decided();
 	assert_int_equal(out.backend, number());
 	assert_int_equal(out.reason, index_of(decide_reason_names, DECIDE_REASON_NR, word()));
+	assert_int_equal(out.disturbed, number());
 	assert_int_equal(out.nr_candidates, number());
 	for (i = 0; i < out.nr_candidates; i++) {
 		assert_int_equal(out.candidate[i].id, number());
@@ -720,7 +838,7 @@ static void find_oracle(char *path, size_t bytes)
 	fail_msg("%s is not there", ORACLE);
 }
 
-static void five_thousand_random_cases_agree_with_the_oracle(void **state)
+static void thousands_of_random_cases_agree_with_the_oracle(void **state)
 {
 	char path[4096], command[4200], *line = NULL;
 	uint32_t cases = 0, seen[DECIDE_REASON_NR] = {0}, i;
@@ -747,8 +865,10 @@ static void five_thousand_random_cases_agree_with_the_oracle(void **state)
 	}
 	assert_int_equal(status, 0);
 	assert_int_equal(cases, ORACLE_CASES);
+	/* The guard's reasons are tests/unit/test_guard.c's. */
 	for (i = 0; i < DECIDE_REASON_NR; i++)
-		assert_true(seen[i] >= 50);
+		assert_true(seen[i] >= 50 || i == DECIDE_CONTROL || i == DECIDE_MOVED_DRAIN ||
+			    i == DECIDE_MOVED_BUSY || i == DECIDE_MOVED_GUARD);
 }
 
 static double now_ns(void)
@@ -814,6 +934,12 @@ int main(void)
 		cmocka_unit_test_setup(round_robin_keeps_pinned_sessions, begin),
 		cmocka_unit_test_setup(keyless_requests_take_the_idlest_and_equal_ones_in_turn,
 				       begin),
+		cmocka_unit_test_setup(a_sidecar_avoids_its_parents_server_while_there_is_another,
+				       begin),
+		cmocka_unit_test(a_hot_prefix_goes_to_its_owner_from_the_ratio_on),
+		cmocka_unit_test(what_most_sessions_share_does_not_make_a_prefix_hot),
+		cmocka_unit_test(the_guard_moves_a_hot_prefix_to_the_longest_one_near_the_minimum),
+		cmocka_unit_test(a_key_outranks_a_prefix),
 		cmocka_unit_test_setup(the_same_input_gives_the_same_decision, begin),
 		cmocka_unit_test_setup(rendezvous_scores_are_finite_and_share_by_weight, begin),
 		cmocka_unit_test(only_the_dead_servers_sessions_move),
@@ -828,7 +954,7 @@ int main(void)
 		cmocka_unit_test(the_view_has_every_slot_in_use_and_nothing_else),
 		cmocka_unit_test(without_checks_a_down_server_is_tried_again_after_a_while),
 		cmocka_unit_test(reason_names_are_metric_labels),
-		cmocka_unit_test(five_thousand_random_cases_agree_with_the_oracle),
+		cmocka_unit_test(thousands_of_random_cases_agree_with_the_oracle),
 		cmocka_unit_test(figures_are_printed),
 	};
 

@@ -161,7 +161,7 @@ static void fill(void)
 	hist_add(&s1->token_gap, &hist_token_gap_bounds, 30000000);
 	stat_add(&w.stats[0].moves[DECIDE_MOVED_DOWN], 5);
 	stat_add(&w.stats[0].moves[DECIDE_PINNED], 99);
-	stat_add(&w.stats[0].keyless, 11);
+	stat_add(&w.stats[0].keyless[MISSING_BALANCE], 11);
 	stat_add(&w.stats[1].long_keys, 12);
 	stat_add(&w.stats[1].repeated_keys, 13);
 	stat_add(&w.stats[0].http_errors[KVPIN_HTTP_BARE_LF], 14);
@@ -331,10 +331,15 @@ static void every_series_is_there_from_the_start(void **state)
 	assert_int_equal(count(page, "kvpin_ttft_seconds_count{"), 4);
 	assert_int_equal(count(page, "kvpin_token_gap_seconds_count{"), 2);
 	assert_int_equal(count(page, "kvpin_http_errors_total{"), KVPIN_HTTP_NR - 1);
-	assert_int_equal(count(page, "kvpin_session_moves_total{"), 3);
-	assert_int_equal(count(page, "kvpin_path_refused_total{"), KVPIN_REFUSED_NR - 1);
+	assert_int_equal(count(page, "kvpin_session_moves_total{"), 7);
+	assert_int_equal(count(page, "kvpin_keys_total{"), KEY_KIND_NR);
+	assert_int_equal(count(page, "kvpin_keyless_requests_total{"), MISSING_NR);
+	assert_int_equal(count(page, "kvpin_prefix_requests_total{"), 3);
+	assert_int_equal(count(page, "kvpin_forced_disturb_total{"), 2);
+	assert_line(page, "kvpin_prefix_nodes 0");
+	assert_int_equal(count(page, "kvpin_path_refused_total{"), KVPIN_REFUSED_NR - 1 + KVPIN_SPLICE_REFUSED_NR);
 	assert_int_equal(count(page, "kvpin_path_available{"), STAT_PATH_NR);
-	assert_int_equal(count(page, "kvpin_path_handovers_total{"), 2);
+	assert_int_equal(count(page, "kvpin_path_handovers_total{"), 4);
 	while ((line = strsep(&rest, "\n")))
 		if (!strncmp(line, "kvpin_requests_total", 20) || strstr(line, "_bucket"))
 			assert_string_equal(strrchr(line, ' '), " 0");

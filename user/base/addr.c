@@ -160,21 +160,24 @@ const char *addr_format(const struct addr *addr, char *text)
 	return text;
 }
 
-bool addr_equal(const struct addr *a, const struct addr *b)
+bool addr_same_host(const struct addr *a, const struct addr *b)
 {
 	if (a->sa.sa_family != b->sa.sa_family)
 		return false;
 	switch (a->sa.sa_family) {
 	case AF_INET:
-		return a->in4.sin_port == b->in4.sin_port &&
-		       a->in4.sin_addr.s_addr == b->in4.sin_addr.s_addr;
+		return a->in4.sin_addr.s_addr == b->in4.sin_addr.s_addr;
 	case AF_INET6:
-		return a->in6.sin6_port == b->in6.sin6_port &&
-		       a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
+		return a->in6.sin6_scope_id == b->in6.sin6_scope_id &&
 		       IN6_ARE_ADDR_EQUAL(&a->in6.sin6_addr, &b->in6.sin6_addr);
 	default:
 		return false;
 	}
+}
+
+bool addr_equal(const struct addr *a, const struct addr *b)
+{
+	return addr_same_host(a, b) && addr_port(a) == addr_port(b);
 }
 
 unsigned int addr_port(const struct addr *addr)

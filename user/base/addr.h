@@ -38,6 +38,9 @@ const char *addr_format(const struct addr *addr, char *text);
 /** addr_equal() - same family, address and port? */
 bool addr_equal(const struct addr *a, const struct addr *b);
 
+/** addr_same_host() - same family and address, whatever the port? */
+bool addr_same_host(const struct addr *a, const struct addr *b);
+
 /** addr_port() - port in host order */
 unsigned int addr_port(const struct addr *addr);
 

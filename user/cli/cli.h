@@ -37,4 +37,14 @@ int cmd_backends(const struct cli_command *self, int argc, char **argv);
 int cmd_sessions(const struct cli_command *self, int argc, char **argv);
 int cmd_reload(const struct cli_command *self, int argc, char **argv);
 
+/* user/cli/cmd_guard.c */
+int cmd_drain(const struct cli_command *self, int argc, char **argv);
+int cmd_undrain(const struct cli_command *self, int argc, char **argv);
+int cmd_pin(const struct cli_command *self, int argc, char **argv);
+int cmd_unpin(const struct cli_command *self, int argc, char **argv);
+int cmd_pressure(const struct cli_command *self, int argc, char **argv);
+int cmd_report(const struct cli_command *self, int argc, char **argv);
+/* user/cli/cmd_explain.c */
+int cmd_explain(const struct cli_command *self, int argc, char **argv);
+
 #endif

@@ -30,7 +30,7 @@ static void print_summary(const char *source, const struct config *c)
 	char listen[SETTING_TEXT_MAX], keys[SETTING_TEXT_MAX];
 
 	setting_format(find_setting(SETTING_LISTEN), c, listen);
-	setting_format(find_setting(SETTING_HEADER), c, keys);
+	setting_format(find_setting(SETTING_KEY), c, keys);
 	printf("%s: ok: %u backend%s, listening on %s, placement %s, %s%s\n", source,
 	       c->nr_backends, plural(c->nr_backends), listen, placement_names[c->placement],
 	       c->nr_keys ? "sessions by " : "no affinity", keys);
@@ -39,13 +39,13 @@ static void print_summary(const char *source, const struct config *c)
 static json_t *list_json(enum setting_kind kind, const struct config *c)
 {
 	json_t *list = json_array();
-	char text[ADDR_TEXT_MAX];
+	char text[ADDR_TEXT_MAX], key[SETTING_KEY_TEXT_MAX];
 	unsigned int i;
 
 	for (i = 0; kind == SETTING_LISTEN && i < c->nr_listen; i++)
 		json_array_append_new(list, json_string(addr_format(&c->listen[i], text)));
-	for (i = 0; kind == SETTING_HEADER && i < c->nr_keys; i++)
-		json_array_append_new(list, json_string(c->key_header[i]));
+	for (i = 0; kind == SETTING_KEY && i < c->nr_keys; i++)
+		json_array_append_new(list, json_string(setting_format_key(c, i, key)));
 	for (i = 0; kind == SETTING_BACKEND && i < c->nr_backends; i++) {
 		const struct backend_config *b = &c->backend[i];
 
@@ -67,6 +67,9 @@ static json_t *settings_json(const struct config *c)
 	for (i = 0; i < settings_nr; i++) {
 		const struct setting *s = &settings[i];
 
+		/* The same list as SETTING_KEY. */
+		if (s->kind == SETTING_HEADER)
+			continue;
 		json_object_set_new(all, s->key,
 				    setting_is_list(s) ? list_json(s->kind, c)
 						       : json_string(setting_format(s, c, text)));

@@ -14,6 +14,7 @@
 #include "cli/control_client.h"
 #include "cli/flags.h"
 #include "cli/table.h"
+#include "cli/ask.h"
 #include "core/config.h"
 #include "ops/setting.h"
 #include "ops/value.h"
@@ -48,7 +49,7 @@ static const struct option sessions_flags[] = {
 };
 static const char *const flag_args[] = {NULL, "PATH", NULL, "NAME", "N"};
 
-static void default_control(char *path)
+void cli_default_control(char path[CONTROL_PATH_MAX])
 {
 	struct config *c = malloc(sizeof(*c));
 
@@ -97,7 +98,7 @@ static int parse(struct ask *a, const struct option *flags, int argc, char **arg
 	int flag;
 
 	*a = (struct ask){0};
-	default_control(a->control);
+	cli_default_control(a->control);
 	flags_begin();
 	while ((flag = getopt_long(argc, argv, ":", flags, NULL)) >= 0) {
 		if (flag < FLAG_JSON)
@@ -112,31 +113,36 @@ static int parse(struct ask *a, const struct option *flags, int argc, char **arg
 	return -EINVAL;
 }
 
-static void print_json(const json_t *root)
+void cli_print_json(const json_t *root)
 {
 	json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12));
 	printf("\n");
 }
 
-/* Asks and prints: the answer with @print, or as it came with --json, or what went wrong. */
-static int ask(const struct ask *a, const char *method, const char *target,
-	       void (*print)(const json_t *answer))
+int cli_ask(const char *control, bool json, const char *method, const char *target,
+	    void (*print)(const json_t *answer))
 {
 	char why[WHY_BYTES];
 	json_t *answer = NULL;
 	int ret = CLI_OK;
 
-	if (control_ask(a->control, method, target, &answer, why, sizeof(why))) {
+	if (control_ask(control, method, target, &answer, why, sizeof(why))) {
 		fprintf(stderr, "kvpin: %s\n", why);
-		answer = a->json ? json_pack("{s:s}", "error", why) : NULL;
+		answer = json ? json_pack("{s:s}", "error", why) : NULL;
 		ret = CLI_FAILED;
 	}
-	if (a->json && answer)
-		print_json(answer);
+	if (json && answer)
+		cli_print_json(answer);
 	else if (answer)
 		print(answer);
 	json_decref(answer);
 	return ret;
+}
+
+static int ask(const struct ask *a, const char *method, const char *target,
+	       void (*print)(const json_t *answer))
+{
+	return cli_ask(a->control, a->json, method, target, print);
 }
 
 static int help(const struct cli_command *self, const struct ask *a)
@@ -175,11 +181,17 @@ static void print_status(const json_t *answer)
 		{"workers", "workers", TABLE_NUMBER, NULL},
 		{"connections", "connections", TABLE_NUMBER, NULL},
 		{"sessions", "sessions", TABLE_NUMBER, NULL},
+		{"keys", "keys", TABLE_TEXT, NULL},
+		{"keyless", "keyless", TABLE_TEXT, NULL},
+		{"advice", "advice", TABLE_TEXT, ""},
 		{"requests relayed", "requests_relay", TABLE_NUMBER, NULL},
 		{"requests steered", "requests_steer", TABLE_NUMBER, NULL},
+		{"requests spliced", "requests_splice", TABLE_NUMBER, NULL},
 		{"handed over", "path_handed_over", TABLE_NUMBER, NULL},
 		{"taken back", "path_taken_back", TABLE_NUMBER, NULL},
 		{"not steered", "path_refused", TABLE_TEXT, NULL},
+		{"not spliced", "splice_refused", TABLE_TEXT, NULL},
+		{"splices on", "splice_devices", TABLE_TEXT, NULL},
 		{"queued", "steer_queued_bytes", TABLE_BYTES, NULL},
 		{"reloads", "config_reloads", TABLE_NUMBER, NULL},
 	};
@@ -232,9 +244,15 @@ static void sessions_target(const struct ask *a, char *target, unsigned int byte
 static void print_sessions(const json_t *answer)
 {
 	static const struct table_column columns[] = {
-		{"SESSION", "session", TABLE_TEXT, NULL}, {"BACKEND", "backend", TABLE_TEXT, NULL},
-		{"TURNS", "turns", TABLE_NUMBER, NULL},	  {"MOVES", "moves", TABLE_NUMBER, NULL},
-		{"AGE", "age_s", TABLE_SECONDS, NULL},	  {"IDLE", "idle_s", TABLE_SECONDS, NULL},
+		{"SESSION", "session", TABLE_TEXT, NULL},
+		{"BACKEND", "backend", TABLE_TEXT, NULL},
+		{"TURNS", "turns", TABLE_NUMBER, NULL},
+		{"MOVES", "moves", TABLE_NUMBER, NULL},
+		{"TOKENS", "context_tokens", TABLE_NUMBER, "0"},
+		{"LATEST", "last_turn", TABLE_TEXT, ""},
+		{"COLD", "cold_streak", TABLE_NUMBER, "0"},
+		{"AGE", "age_s", TABLE_SECONDS, NULL},
+		{"IDLE", "idle_s", TABLE_SECONDS, NULL},
 	};
 	const json_t *rows = json_object_get(answer, "sessions");
 

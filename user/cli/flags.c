@@ -12,7 +12,7 @@
 #include "ops/value.h"
 
 /* More than any command has. */
-#define FLAG_NAMES_MAX 64
+#define FLAG_NAMES_MAX 96
 
 void flags_begin(void)
 {

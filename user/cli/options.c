@@ -25,6 +25,7 @@ enum own_flag { FLAG_CONFIG = 256, FLAG_NO_AFFINITY, FLAG_JSON, FLAG_HELP, SETTI
 static const char *const group_titles[SETTING_GROUP_NR] = {
 	[SETTING_GROUP_TRAFFIC] = "Traffic",
 	[SETTING_GROUP_SESSIONS] = "Affinity and sessions",
+	[SETTING_GROUP_GUARD] = "Busy servers and the control arm",
 	[SETTING_GROUP_HEALTH] = "Health checks",
 	[SETTING_GROUP_TIMEOUTS] = "Timeouts",
 	[SETTING_GROUP_LIMITS] = "Limits",
@@ -77,10 +78,12 @@ static int apply_flags(const struct options *o, struct config *c, char *why, uns
 		c->nr_keys = 0;
 	for (i = 0; i < o->nr_given; i++) {
 		const struct setting *s = o->given[i].setting;
+		/* Two flags, one list. */
+		enum setting_kind list = s->kind == SETTING_HEADER ? SETTING_KEY : s->kind;
 
-		if (setting_is_list(s) && !replaced[s->kind]) {
+		if (setting_is_list(s) && !replaced[list]) {
 			setting_clear(s, c);
-			replaced[s->kind] = true;
+			replaced[list] = true;
 		}
 		err = setting_set(s, c, o->given[i].text, reason, sizeof(reason));
 		if (err) {
@@ -98,9 +101,9 @@ static int check_flags(const struct options *o, char *why, unsigned int why_byte
 	struct config *scratch;
 	int err;
 
-	if (o->no_affinity && has_given(o, SETTING_HEADER)) {
-		snprintf(why, why_bytes,
-			 "--no-affinity and --session-header contradict each other");
+	if (o->no_affinity && (has_given(o, SETTING_KEY) || has_given(o, SETTING_HEADER))) {
+		snprintf(why, why_bytes, "--no-affinity and --session-%s contradict each other",
+			 has_given(o, SETTING_KEY) ? "key" : "header");
 		return -EINVAL;
 	}
 	scratch = malloc(sizeof(*scratch));
@@ -264,7 +267,11 @@ static void help_setting(FILE *to, const struct setting *s, const struct config 
 {
 	char value[SETTING_TEXT_MAX], arg[64];
 
-	setting_format(s, defaults, value);
+	/* The list's defaults stand beside its first flag. */
+	if (s->kind == SETTING_HEADER)
+		value[0] = '\0';
+	else
+		setting_format(s, defaults, value);
 	/* The value of a boolean is optional and needs its "=". */
 	snprintf(arg, sizeof(arg), s->kind == SETTING_BOOL ? "[=%s]" : " %s", s->arg);
 	help_line(to, s->flag, arg, s->help, value);
@@ -290,7 +297,7 @@ void options_help(FILE *to, bool takes_file)
 				help_setting(to, &settings[i], defaults);
 		}
 		if (group == SETTING_GROUP_SESSIONS)
-			help_line(to, "no-affinity", "", "no session header at all", "");
+			help_line(to, "no-affinity", "", "no session key at all", "");
 	}
 	fprintf(to, "\nDUR: a number and ms, s, m or h. SIZE: a number and B, KiB, MiB, KB or MB.\n"
 		    "ADDR: 127.0.0.1:8080, [::1]:8080 or *:8080. BOOL: true or false.\n");

@@ -57,6 +57,13 @@ static uint32_t state_get(const struct backend *b)
 	return atomic_load_explicit(&b->state, memory_order_acquire);
 }
 
+/* The one place where a server's cache is written off; whoever remembered what it held compares
+ * generations. */
+static void cache_lost(struct backend *b)
+{
+	atomic_fetch_add_explicit(&b->generation, 1, memory_order_relaxed);
+}
+
 /* Let the kernel see the state. Two threads may change it at once: the last look counts. */
 static void state_share(struct backend *b)
 {
@@ -70,6 +77,8 @@ static void state_share(struct backend *b)
 
 static void state_set(struct backend *b, uint32_t state)
 {
+	if (state != BACKEND_UP)
+		cache_lost(b);
 	atomic_store_explicit(&b->state, state, memory_order_release);
 	state_share(b);
 }
@@ -78,8 +87,26 @@ static bool state_change(struct backend *b, uint32_t from, uint32_t to)
 {
 	if (!atomic_compare_exchange_strong(&b->state, &from, to))
 		return false;
+	if (to != BACKEND_UP)
+		cache_lost(b);
 	state_share(b);
 	return true;
+}
+
+void backend_generations(const struct backend_table *t, uint32_t generation[BACKENDS_MAX])
+{
+	for (uint32_t i = 0; i < BACKENDS_MAX; i++)
+		generation[i] = atomic_load_explicit(&t->slot[i].generation, memory_order_relaxed);
+}
+
+void backend_host_lost(struct backend_table *t, const struct backend *b)
+{
+	uint32_t nr = atomic_load_explicit(&t->nr, memory_order_acquire), i;
+
+	for (i = 0; i < nr; i++)
+		if (state_get(&t->slot[i]) != BACKEND_FREE &&
+		    addr_same_host(&t->slot[i].addr, &b->addr))
+			cache_lost(&t->slot[i]);
 }
 
 static bool backend_configured(const struct backend *b)
@@ -127,14 +154,29 @@ static void backend_forget(struct backend *b, uint64_t now_ms)
 	b->good = 0;
 	b->bad = 0;
 	b->checked = false;
+	b->refused = false;
+	b->exchange_ms = 0;
+	b->rate = 0;
+	backend_undrain(b);
+}
+
+/* The kernel's weight is 0 once a drain is over: it steers nothing there. */
+static void weight_share(struct backend *b)
+{
+	bool over = b->drain_over;
+
+	__atomic_store_n(&b->shared->weight, over ? 0 : b->weight, __ATOMIC_RELAXED);
 }
 
 static void backend_settle(struct backend *b, const struct backend_config *bc, uint64_t now_ms)
 {
 	b->weight = bc->weight;
-	b->slots = bc->slots;
-	b->shared->weight = bc->weight;
-	b->shared->slots = bc->slots;
+	weight_share(b);
+	/* What the server said stays true over a reload. */
+	if (!bc->slots_auto || !b->slots_auto)
+		b->slots = bc->slots;
+	b->slots_auto = bc->slots_auto;
+	__atomic_store_n(&b->shared->slots, b->slots, __ATOMIC_RELAXED);
 	if (backend_configured(b))
 		return;
 	backend_forget(b, now_ms);
@@ -152,7 +194,7 @@ static struct backend *slot_take(struct backend_table *t, const struct backend_c
 	b->addr = bc->addr;
 	memcpy(b->shared->name, b->name, sizeof(b->name));
 	addr_format(&b->addr, b->shared->address);
-	b->shared->epoch++;
+	backend_restarted(b);
 	if (b->id >= t->nr)
 		atomic_store_explicit(&t->nr, b->id + 1, memory_order_release);
 	return b;
@@ -238,6 +280,9 @@ static bool backend_go_down(struct backend *b, enum backend_cause cause, uint64_
 		return false;
 	b->cause = cause;
 	b->changed_ms = now_ms;
+	/* A check that failed for another reason may be a long prefill's. */
+	if (cause != BACKEND_CAUSE_CHECK)
+		backend_restarted(b);
 	return true;
 }
 
@@ -286,6 +331,7 @@ bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fa
 		return false;
 	first = !atomic_exchange(&b->checked, true);
 	if (ok) {
+		b->refused = false;
 		b->bad = 0;
 		run = ++b->good;
 		return state == BACKEND_DOWN && (first || run >= rise) && backend_go_up(b, now_ms);
@@ -294,4 +340,62 @@ bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fa
 	run = ++b->bad;
 	return state == BACKEND_UP && (first || run >= fall) &&
 	       backend_go_down(b, BACKEND_CAUSE_CHECK, now_ms);
+}
+
+bool backend_take(struct backend *b)
+{
+	uint32_t slots = atomic_load_explicit(&b->slots, memory_order_relaxed);
+	uint32_t inflight = backend_inflight(b);
+
+	do {
+		if (slots && inflight >= slots)
+			return false;
+	} while (!__atomic_compare_exchange_n(&b->shared->inflight, &inflight, inflight + 1, true,
+					      __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return true;
+}
+
+void backend_drain(struct backend *b, uint64_t deadline_ms, uint32_t idle_ms)
+{
+	b->drain_over = false;
+	b->drain_ms = deadline_ms;
+	weight_share(b);
+	__atomic_store_n(&b->shared->drain_idle_ms, idle_ms, __ATOMIC_RELAXED);
+}
+
+void backend_undrain(struct backend *b)
+{
+	b->drain_ms = 0;
+	b->drain_over = false;
+	weight_share(b);
+	__atomic_store_n(&b->shared->drain_idle_ms, 0, __ATOMIC_RELAXED);
+}
+
+void backend_drain_tick(struct backend *b, uint64_t now_ms)
+{
+	uint64_t deadline_ms = b->drain_ms;
+
+	if (!deadline_ms || now_ms < deadline_ms || b->drain_over)
+		return;
+	b->drain_over = true;
+	weight_share(b);
+}
+
+void backend_set_slots(struct backend *b, uint32_t slots)
+{
+	if (!b->slots_auto)
+		return;
+	b->slots = slots;
+	__atomic_store_n(&b->shared->slots, slots, __ATOMIC_RELAXED);
+}
+
+void backend_restarted(struct backend *b)
+{
+	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
+}
+
+void backend_report_refused(struct backend *b)
+{
+	if (!atomic_exchange(&b->refused, true))
+		backend_restarted(b);
 }

@@ -22,7 +22,7 @@ _Static_assert(BACKENDS_MAX == KVPIN_BACKENDS_MAX, "a slot is the same for the k
 _Static_assert(BACKEND_NAME_MAX == KVPIN_BACKEND_NAME_MAX, "and so is its name");
 
 enum backend_state {
-	BACKEND_FREE,	 /* slot not in use */
+	BACKEND_FREE, /* slot not in use */
 	BACKEND_UP,
 	BACKEND_DOWN,	 /* takes nothing; its sessions move when they next speak */
 	BACKEND_REMOVED, /* no longer configured; finishes what is in flight */
@@ -34,9 +34,9 @@ extern const char *const backend_state_names[BACKEND_STATE_NR];
 /* Why a server is thought down. */
 enum backend_cause {
 	BACKEND_CAUSE_NONE,
-	BACKEND_CAUSE_REFUSED,	 /* connect refused, unreachable or timed out */
-	BACKEND_CAUSE_RESET,	 /* connection lost before the first byte of an answer */
-	BACKEND_CAUSE_CHECK,	 /* the active check failed */
+	BACKEND_CAUSE_REFUSED, /* connect refused, unreachable or timed out */
+	BACKEND_CAUSE_RESET,   /* connection lost before the first byte of an answer */
+	BACKEND_CAUSE_CHECK,   /* the active check failed */
 	BACKEND_CAUSE_NR
 };
 
@@ -52,11 +52,19 @@ struct backend {
 	_Atomic uint32_t weight;
 	_Atomic uint32_t slots;
 	struct kvpin_backend *shared; /* in flight, and a copy of the rest for the kernel */
-	_Atomic uint32_t resets;     /* consecutive BACKEND_CAUSE_RESET reports */
-	_Atomic uint64_t retry_ms;   /* without active checks: when it may be tried again */
-	_Atomic uint64_t changed_ms; /* last change of state */
-	_Atomic uint32_t good, bad; /* consecutive results of the check, since the last change */
-	_Atomic bool checked;	    /* a first result is in */
+	_Atomic uint32_t
+		generation;	   /* of its cache: grows when what it held must be thought lost */
+	_Atomic uint32_t resets;   /* consecutive BACKEND_CAUSE_RESET reports */
+	_Atomic uint64_t retry_ms; /* without active checks: when it may be tried again */
+	_Atomic uint64_t changed_ms;  /* last change of state */
+	_Atomic uint32_t exchange_ms; /* mean duration of its exchanges; 0: not known yet */
+	_Atomic uint64_t rate;	      /* bytes per second of cold prefill; 0: not known yet */
+	_Atomic uint64_t drain_ms;    /* deadline of its drain, monotonic; 0: not drained */
+	_Atomic bool drain_over;      /* ... which has passed */
+	_Atomic bool refused;	      /* the last check was refused: it was told of once */
+	_Atomic bool slots_auto;      /* slots are what the server says */
+	_Atomic uint32_t good, bad;   /* consecutive results of the check, since the last change */
+	_Atomic bool checked;	      /* a first result is in */
 };
 
 struct backend_table {
@@ -74,11 +82,32 @@ static inline uint32_t backend_inflight(const struct backend *b)
 	return __atomic_load_n(&b->shared->inflight, __ATOMIC_RELAXED);
 }
 
+/** backend_queued() - requests that wait here for one of its slots; any thread */
+static inline uint32_t backend_queued(const struct backend *b)
+{
+	return __atomic_load_n(&b->shared->waiting, __ATOMIC_RELAXED);
+}
+
+/** backend_epoch() - changes when the server was restarted or replaced: what it had cached before
+ * is gone, and so are its connections; any thread */
+static inline uint32_t backend_epoch(const struct backend *b)
+{
+	return __atomic_load_n(&b->shared->epoch, __ATOMIC_RELAXED);
+}
+
 /** backend_inflight_add() - @n is 1 or -1; any thread */
 static inline void backend_inflight_add(struct backend *b, int n)
 {
 	__atomic_fetch_add(&b->shared->inflight, n, __ATOMIC_RELAXED);
 }
+
+/**
+ * backend_take() - count one more request in flight if there is a free slot, in one step
+ *
+ * The kernel programs count in the same way. Returns false, and counts nothing, when all slots are
+ * taken. Any thread.
+ */
+bool backend_take(struct backend *b);
 
 struct session_table;
 
@@ -127,6 +156,12 @@ struct backend *backend_find(struct backend_table *t, const char *name);
 bool backend_report_failure(struct backend_table *t, struct backend *b, enum backend_cause cause,
 			    uint64_t now_ms);
 
+/** backend_generations() - of all slots' caches; what was remembered of an older one is void */
+void backend_generations(const struct backend_table *t, uint32_t generation[BACKENDS_MAX]);
+
+/** backend_host_lost() - the host of @b cannot be reached: all its servers' caches are gone */
+void backend_host_lost(struct backend_table *t, const struct backend *b);
+
 /** backend_report_success() - an answer began: forgets earlier resets */
 void backend_report_success(struct backend *b);
 
@@ -150,5 +185,30 @@ bool backend_revive(struct backend_table *t, struct backend *b, uint64_t now_ms)
  */
 bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fall,
 			  uint64_t now_ms);
+
+/**
+ * backend_drain() - take the server's sessions away from it by and by; any thread
+ * @deadline_ms: monotonic; from then on it keeps no session
+ * @idle_ms: a session silent for longer than this does not come back to it
+ *
+ * It takes no new session from now on. Until undone, also over a reload.
+ */
+void backend_drain(struct backend *b, uint64_t deadline_ms, uint32_t idle_ms);
+
+/** backend_undrain() - back to work; any thread */
+void backend_undrain(struct backend *b);
+
+/** backend_drain_tick() - a drain whose deadline has passed: let the kernel know; any thread */
+void backend_drain_tick(struct backend *b, uint64_t now_ms);
+
+/** backend_set_slots() - what the server itself said; nothing unless it is asked (slots: auto) */
+void backend_set_slots(struct backend *b, uint32_t slots);
+
+/** backend_report_refused() - a check met a closed port: whoever listens there next has an empty
+ * cache. Before backend_report_check(), which ends the run of such checks */
+void backend_report_refused(struct backend *b);
+
+/** backend_restarted() - the server's cache is gone: its pins are cold from here on; any thread */
+void backend_restarted(struct backend *b);
 
 #endif

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/config_keys.h"
+
 #define SECOND_MS 1000
 #define MINUTE_MS (60 * SECOND_MS)
 #define HOUR_MS	  (60 * MINUTE_MS)
@@ -32,6 +34,7 @@ const char *const path_mode_names[PATH_MODE_NR] = {
 	[PATH_AUTO] = "auto",
 	[PATH_RELAY] = "relay",
 	[PATH_STEER] = "steer",
+	[PATH_SPLICE] = "splice",
 };
 
 const char *const placement_names[PLACEMENT_NR] = {
@@ -39,6 +42,23 @@ const char *const placement_names[PLACEMENT_NR] = {
 	[PLACEMENT_HASH] = "hash",
 	[PLACEMENT_LEAST_INFLIGHT] = "least-inflight",
 	[PLACEMENT_ROUND_ROBIN] = "round-robin",
+};
+
+const char *const missing_names[MISSING_NR] = {
+	[MISSING_BALANCE] = "balance",
+	[MISSING_CLIENT_IP] = "client-ip",
+	[MISSING_GENERATE] = "generate",
+};
+
+const char *const sidecar_names[SIDECAR_NR] = {
+	[SIDECAR_FOLLOW] = "follow",
+	[SIDECAR_AVOID] = "avoid",
+};
+
+const char *const guard_busy_names[GUARD_BUSY_NR] = {
+	[GUARD_PREFER_IDLE] = "prefer_idle_slot",
+	[GUARD_PREFER_OWNER] = "prefer_owning_slot_with_wait",
+	[GUARD_STICK] = "stick",
 };
 
 /* A number's bounds, both included. */
@@ -58,6 +78,11 @@ struct bound {
 static const struct bound bounds[] = {
 	BOUND("workers", workers, "", 0, WORKERS_MAX),
 	BOUND("sessions.max", session_max, "", 1, SESSIONS_MAX),
+	BOUND("guard.queue", guard.queue, "", 0, GUARD_QUEUE_MAX),
+	BOUND("guard.wait", guard.wait_ms, " ms", 0, HOUR_MS),
+	BOUND("guard.abs", guard.abs, "", 0, SLOTS_MAX),
+	BOUND("guard.rel", guard.rel_milli, " thousandths", 0, 100000),
+	BOUND("experiment.share", experiment_milli, " thousandths", 0, 500),
 	BOUND("health.interval", health.interval_ms, " ms", 0, HOUR_MS),
 	BOUND("health.timeout", health.timeout_ms, " ms", 1, HOUR_MS),
 	BOUND("health.rise", health.rise, "", 1, 100),
@@ -69,6 +94,7 @@ static const struct bound bounds[] = {
 	BOUND("timeouts.stall", timeout.stall_ms, " ms", 1, DAY_MS),
 	BOUND("timeouts.tunnel", timeout.tunnel_ms, " ms", 1, DAY_MS),
 	BOUND("timeouts.drain", timeout.drain_ms, " ms", 0, DAY_MS),
+	BOUND("affinity.body_bytes", affinity.body_bytes, " bytes", KIB, HOLD_BYTES_MAX),
 	BOUND("limits.head", limit.head_bytes, " bytes", HEAD_BYTES_MIN, KVPIN_HEAD_BYTES_MAX),
 	BOUND("limits.fields", limit.head_fields, "", 1, KVPIN_HEAD_FIELDS_MAX),
 	BOUND("limits.hold", limit.hold_bytes, " bytes", 0, HOLD_BYTES_MAX),
@@ -77,6 +103,9 @@ static const struct bound bounds[] = {
 	BOUND("steer.budget_all", steer.budget_all_bytes, " bytes", 4 * KIB, 1024 * MIB),
 	BOUND("steer.holds", steer.holds, "", 1, 65536),
 	BOUND("steer.ring", steer.ring_bytes, " bytes", 4 * KIB, 64 * MIB),
+	BOUND("splice.events", splice.events, "", 0, 1000000),
+	BOUND("splice.body", splice.body_bytes, " bytes", 0, 1024 * MIB),
+	BOUND("splice.ring", splice.ring_bytes, " bytes", 64 * KIB, 64 * MIB),
 };
 
 /* Where a message goes. */
@@ -105,8 +134,14 @@ void config_defaults(struct config *c)
 	c->path = PATH_AUTO;
 	c->nr_keys = sizeof(keys) / sizeof(keys[0]);
 	for (i = 0; i < c->nr_keys; i++)
-		strcpy(c->key_header[i], keys[i]);
+		strcpy(c->key[i].name, keys[i]);
+	strcpy(c->affinity.generate_header, "X-Session-Id");
+	c->affinity.body_bytes = 64 * KIB;
+	config_prefix_defaults(c);
 	c->placement = PLACEMENT_BALANCED;
+	c->guard.busy = GUARD_PREFER_IDLE;
+	c->guard.queue = 64;
+	c->guard.wait_ms = 10 * SECOND_MS;
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
 	strcpy(c->session_state, "auto");
@@ -137,6 +172,9 @@ void config_defaults(struct config *c)
 	c->steer.budget_all_bytes = 64 * MIB;
 	c->steer.holds = 256;
 	c->steer.ring_bytes = 1 * MIB;
+	c->splice.events = 8;
+	c->splice.body_bytes = 256 * KIB;
+	c->splice.ring_bytes = 1 * MIB;
 	c->log.level = LOG_INFO;
 	c->log.format = LOG_LOGFMT;
 }
@@ -168,10 +206,23 @@ static int check_bounds(const struct config *c, const struct complaint *to)
 static int check_choices(const struct config *c, const struct complaint *to)
 {
 	if ((unsigned int)c->path >= PATH_MODE_NR)
-		return refuse(to, "path is unknown; use auto, relay or steer");
+		return refuse(to, "path is unknown; use auto, relay, steer or splice");
+	if ((unsigned int)c->affinity.missing >= MISSING_NR)
+		return refuse(to, "affinity.missing is unknown; use balance, client-ip or "
+				  "generate");
+	if ((unsigned int)c->affinity.sidecar >= SIDECAR_NR)
+		return refuse(to, "affinity.sidecar is unknown; use follow or avoid");
 	if ((unsigned int)c->placement >= PLACEMENT_NR)
 		return refuse(to, "placement is unknown; use balanced, hash, least-inflight or "
 				  "round-robin");
+	if ((unsigned int)c->guard.busy >= GUARD_BUSY_NR)
+		return refuse(to, "guard.busy is unknown; use prefer_idle_slot, "
+				  "prefer_owning_slot_with_wait or stick");
+	if (c->guard.rel_milli && c->guard.rel_milli < 1000)
+		return refuse(to,
+			      "guard.rel is 0.%03u, below the least loaded server's own load; "
+			      "use 0 (off) or at least 1",
+			      c->guard.rel_milli);
 	if ((unsigned int)c->log.level >= LOG_LEVEL_NR)
 		return refuse(to, "log.level is unknown; use error, warn, info or debug");
 	if ((unsigned int)c->log.format >= LOG_FORMAT_NR)
@@ -315,48 +366,6 @@ static int check_health(const struct config *c, const struct complaint *to)
 	return 0;
 }
 
-/* Why did kvpin_names_add() refuse it? */
-static int refuse_key(const struct kvpin_names *names, const char *key, const struct complaint *to)
-{
-	__u32 len = (__u32)strlen(key);
-	__u8 field = kvpin_names_find(names, (const __u8 *)key, len, 0, len);
-
-	if (!len)
-		return refuse(to, "affinity.keys has an empty header name; remove it");
-	if (field >= KVPIN_FIELD_KEY0)
-		return refuse(to, "affinity.keys has \"%s\" twice; remove one", key);
-	if (field != KVPIN_FIELD_OTHER)
-		return refuse(to,
-			      "affinity.keys: \"%s\" is a header of HTTP itself and cannot name a "
-			      "session; use one of your own, e.g. X-Session-Id",
-			      key);
-	return refuse(to,
-		      "affinity.keys: \"%s\" is not a header name; use letters, digits, '-' "
-		      "and '_'",
-		      key);
-}
-
-static int derive_names(struct config *c, const struct complaint *to)
-{
-	unsigned int i;
-
-	if (c->nr_keys > KVPIN_KEY_HEADERS_MAX)
-		return refuse(to, "affinity.keys has %u headers; at most %d", c->nr_keys,
-			      KVPIN_KEY_HEADERS_MAX);
-	kvpin_names_init(&c->names);
-	for (i = 0; i < c->nr_keys; i++) {
-		const char *key = c->key_header[i];
-
-		if (!text_ends(key, sizeof(c->key_header[i])))
-			return refuse(to,
-				      "affinity.keys: \"%.*s\" is too long; at most %d characters",
-				      KVPIN_NAME_BYTES, key, KVPIN_NAME_BYTES);
-		if (kvpin_names_add(&c->names, key, (__u32)strlen(key), KVPIN_FIELD_KEY0 + i))
-			return refuse_key(&c->names, key, to);
-	}
-	return 0;
-}
-
 /* Beside the control socket, under a name that goes with its own: two kvpins on a host have two
  * sockets, and must not write each other's pins. */
 static void derive_state(struct config *c)
@@ -401,11 +410,15 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 			      "steer.pin is not an absolute path of at most %d characters; write "
 			      "one such as /sys/fs/bpf/kvpin",
 			      STATE_PATH_MAX - 1);
+	if (c->splice.ring_bytes & (c->splice.ring_bytes - 1))
+		return refuse(&to,
+			      "splice.ring is %u bytes; it must be a power of two, e.g. 512KiB",
+			      c->splice.ring_bytes);
 	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
 		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
 			      c->steer.ring_bytes);
 	if (check_choices(c, &to) || check_bounds(c, &to) || check_listen(c, &to) ||
 	    check_backends(c, &to) || check_health(c, &to))
 		return -EINVAL;
-	return derive_names(c, &to);
+	return config_keys_finish(c, why, why_bytes);
 }

@@ -11,6 +11,7 @@
 
 #include "base/addr.h"
 #include "base/log.h"
+#include "core/key.h"
 #include "kvpin_http_head.h"
 
 /* A set of servers is a 64-bit mask all over; a host has 16 GPUs at most today. */
@@ -20,6 +21,7 @@
 #define WORKERS_MAX	 64
 #define WEIGHT_MAX	 256
 #define SLOTS_MAX	 1024
+#define GUARD_QUEUE_MAX	 4096	   /* waiting clients hold a connection each */
 #define SESSIONS_MAX	 100000000 /* 6 GB of pins */
 /* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
 #define HOLD_BYTES_MAX	 (896 * 1024)
@@ -27,11 +29,18 @@
 #define CONTROL_PATH_MAX 108 /* sun_path */
 #define USER_NAME_MAX	 33
 #define STATE_PATH_MAX	 256
+/* Windows of a prompt's head (core/prefix.h): 64 KiB of it. */
+#define PREFIX_WINDOWS_LIMIT 256
+/* Nodes of the prefix index: more than two of the longest chains; 5 GB. */
+#define PREFIX_NODES_MIN   1024
+#define PREFIX_NODES_LIMIT 100000000
+#define PREFIX_REL_LIMIT   1000
 
 enum path_mode {
 	PATH_AUTO, /* steer, where the machine allows it; else the relay */
 	PATH_RELAY,
 	PATH_STEER,
+	PATH_SPLICE,
 	PATH_MODE_NR
 };
 
@@ -43,11 +52,52 @@ enum placement {
 	PLACEMENT_NR
 };
 
+/* What is done with a request that has no key. */
+enum missing {
+	MISSING_BALANCE,
+	MISSING_CLIENT_IP, /* its client's address is the key */
+	MISSING_GENERATE,  /* it is given one, in a field of the answer */
+	MISSING_NR
+};
+
+enum sidecar {
+	SIDECAR_FOLLOW, /* a call that names a parent session goes where that one is */
+	SIDECAR_AVOID,	/* ... goes elsewhere */
+	SIDECAR_NR
+};
+
+struct affinity_config {
+	enum missing missing;
+	enum sidecar sidecar;
+	char generate_header[KVPIN_NAME_BYTES + 1];
+	char parent[KVPIN_NAME_BYTES + 1]; /* header that names a parent session; empty: none */
+	uint32_t body_bytes;		   /* of a body that a decision waits for */
+	/* Rules of {prefix: {...}}. */
+	struct {
+		uint32_t windows;
+		uint32_t common; /* a prefix with so many continuations counts no more; 0: never */
+		uint32_t max;	 /* nodes */
+		uint32_t guard_abs;
+		uint64_t ttl_ms;
+		double min_match;
+		double guard_rel;
+	} prefix;
+};
+
+/* What becomes of a session whose server has no free slot (core/guard.h). */
+enum guard_busy {
+	GUARD_PREFER_IDLE,  /* another server's free slot, where that is cheaper than waiting */
+	GUARD_PREFER_OWNER, /* wait for its own server, where that is cheaper than moving */
+	GUARD_STICK,	    /* its own server, which queues it */
+	GUARD_BUSY_NR
+};
+
 struct backend_config {
 	char name[BACKEND_NAME_MAX];
 	struct addr addr;
 	uint32_t weight; /* 0: takes no new session and keeps none */
 	uint32_t slots;	 /* requests that the server works on at once; 0: not known */
+	bool slots_auto; /* ask the server how many (ops/props.c) */
 };
 
 struct config {
@@ -56,12 +106,23 @@ struct config {
 	unsigned int workers; /* 0 is replaced by the number of CPUs before publication */
 	enum path_mode path;
 
-	/* Session headers, in order of precedence; none: no affinity. */
+	/* Where the session's key stands, in order of precedence; none: no affinity. */
 	unsigned int nr_keys;
-	char key_header[KVPIN_KEY_HEADERS_MAX][KVPIN_NAME_BYTES + 1];
-	struct kvpin_names names; /* derived from key_header */
+	struct key_source key[KEYS_MAX];
+	struct kvpin_names names; /* derived from the headers among them */
+	struct affinity_config affinity;
 
 	enum placement placement;
+
+	struct {
+		enum guard_busy busy;
+		uint32_t queue;	    /* requests that wait for one server at most; 0: none waits */
+		uint32_t wait_ms;   /* ... and how long */
+		uint32_t abs;	    /* threshold guard; 0: off */
+		uint32_t rel_milli; /* threshold guard, in thousandths; 0: off */
+	} guard;
+	uint32_t experiment_milli; /* share of sessions in the control arm, in thousandths */
+
 	uint64_t session_ttl_ms;
 	uint32_t session_max;
 	/* Where pins outlive a restart, or "off"; "auto" until config_finish() has made it one of
@@ -105,6 +166,12 @@ struct config {
 		uint32_t ring_bytes; /* of each worker's events; a power of two */
 	} steer;
 
+	struct {
+		uint32_t events;     /* of an event stream that the relay carries first */
+		uint32_t body_bytes; /* other answers are long from here on */
+		uint32_t ring_bytes; /* of each worker's events; a power of two */
+	} splice;
+
 	bool has_metrics;
 	struct addr metrics;
 	char control[CONTROL_PATH_MAX]; /* empty: none */
@@ -139,11 +206,21 @@ static inline bool config_checks(const struct config *c)
 	return c->health.path[0] && c->health.interval_ms;
 }
 
+/** config_key_index() - the first source of that kind, or KEY_NONE */
+uint32_t config_key_index(const struct config *c, enum key_kind kind);
+
+/** config_keys_in_head() - does a request's first session header always decide, wherever it is
+ * read? Then the kernel may look the session up (a request without one is passed up) */
+bool config_keys_in_head(const struct config *c);
+
 /** config_session_state() - the file for the pins of a finished configuration, or NULL */
 const char *config_session_state(const struct config *c);
 
 /* Names as the configuration and the metrics write them. */
 extern const char *const path_mode_names[PATH_MODE_NR];
 extern const char *const placement_names[PLACEMENT_NR];
+extern const char *const missing_names[MISSING_NR];
+extern const char *const sidecar_names[SIDECAR_NR];
+extern const char *const guard_busy_names[GUARD_BUSY_NR];
 
 #endif

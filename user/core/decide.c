@@ -9,6 +9,8 @@
 #include <math.h>
 #include <xxhash.h>
 
+#include "core/decide_prefix.h"
+
 const char *const decide_reason_names[DECIDE_REASON_NR] = {
 #define DECIDE_X(id, text) [DECIDE_##id] = (text),
 	DECIDE_REASONS(DECIDE_X)
@@ -19,7 +21,22 @@ const char *const decide_reason_names[DECIDE_REASON_NR] = {
 struct eligible {
 	uint32_t nr;
 	const struct backend_view *view[BACKENDS_MAX];
+	const struct decide_candidate *score[BACKENDS_MAX];
 };
+
+static void view_guard(struct backend_view *v, const struct backend *b, uint64_t now_ms)
+{
+	uint64_t drain_ms = atomic_load_explicit(&b->drain_ms, memory_order_relaxed);
+
+	v->slots = atomic_load_explicit(&b->slots, memory_order_relaxed);
+	v->queued = backend_queued(b);
+	v->cheapest_ms = GUARD_UNKNOWN;
+	v->exchange_ms = atomic_load_explicit(&b->exchange_ms, memory_order_relaxed);
+	v->rate = atomic_load_explicit(&b->rate, memory_order_relaxed);
+	v->draining = drain_ms;
+	v->drained = drain_ms && now_ms >= drain_ms;
+	v->drain_idle_ms = __atomic_load_n(&b->shared->drain_idle_ms, __ATOMIC_RELAXED);
+}
 
 void decide_view(struct decide_input *in, const struct backend_table *backends,
 		 const struct session_table *sessions, uint64_t now_ms)
@@ -44,10 +61,21 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 		v->weight = atomic_load_explicit(&b->weight, memory_order_relaxed);
 		v->inflight = backend_inflight(b);
 		v->sessions = session_count(sessions, i);
+		view_guard(v, b, now_ms);
 		/* Of a removed one it is not needed, and its slot may just be given away. */
 		v->name_hash = v->state == BACKEND_REMOVED ? 0 : b->name_hash;
+		v->name = b->name;
 		in->nr_views++;
 	}
+}
+
+void decide_configure(struct decide_input *in, const struct config *config)
+{
+	in->placement = config->placement;
+	in->guard.busy = config->guard.busy;
+	in->guard.queue = config->guard.queue;
+	in->guard.abs = config->guard.abs;
+	in->guard.rel_milli = config->guard.rel_milli;
 }
 
 double decide_rendezvous(uint64_t session, uint64_t name_hash, uint32_t weight)
@@ -63,14 +91,26 @@ static bool view_excluded(const struct decide_input *in, uint32_t id)
 	return in->excluded >> id & 1;
 }
 
-/* What the pin says: PINNED, or why there has to be a placement. */
-static enum decide_reason pin_verdict(const struct decide_input *in)
+static const struct backend_view *view_of(const struct decide_input *in, uint32_t id)
 {
-	const struct backend_view *owner = NULL;
 	uint32_t i;
+
+	for (i = 0; i < in->nr_views; i++)
+		if (in->view[i].id == id)
+			return &in->view[i];
+	return NULL;
+}
+
+/* What the pin says: PINNED and @owner, or why there has to be a placement. */
+static enum decide_reason pin_verdict(const struct decide_input *in,
+				      const struct backend_view **owner)
+{
+	const struct backend_view *v;
 
 	if (!in->keyed)
 		return DECIDE_KEYLESS;
+	if (in->guard.control)
+		return DECIDE_CONTROL;
 	if (in->placement == PLACEMENT_HASH)
 		return DECIDE_HASHED;
 	if (in->pin == SESSION_NO_BACKEND)
@@ -78,18 +118,72 @@ static enum decide_reason pin_verdict(const struct decide_input *in)
 	/* First, because it stays true whatever others do to the server's state meanwhile. */
 	if (view_excluded(in, in->pin))
 		return DECIDE_MOVED_FAILED;
-	for (i = 0; i < in->nr_views && !owner; i++)
-		if (in->view[i].id == in->pin)
-			owner = &in->view[i];
-	if (!owner || owner->state == BACKEND_REMOVED || !owner->weight)
+	v = view_of(in, in->pin);
+	if (!v || v->state == BACKEND_REMOVED || !v->weight)
 		return DECIDE_MOVED_REMOVED;
-	if (owner->state != BACKEND_UP)
+	if (v->state != BACKEND_UP)
 		return DECIDE_MOVED_DOWN;
+	if (v->draining && (v->drained || in->guard.idle_ms > v->drain_idle_ms))
+		return DECIDE_MOVED_DRAIN;
+	if (in->avoided >> in->pin & 1)
+		return DECIDE_MOVED_AVOID;
+	*owner = v;
 	return DECIDE_PINNED;
 }
 
-static void eligible_fill(struct eligible *e, const struct decide_input *in,
-			  struct kvpin_decision *out)
+/* ---- what is known of the servers ---- */
+
+static bool view_eligible(const struct decide_input *in, const struct backend_view *v)
+{
+	return v->state == BACKEND_UP && v->weight && !v->draining && !view_excluded(in, v->id);
+}
+
+/* A slot that is free, and that nobody waits for. */
+static bool view_free(const struct backend_view *v)
+{
+	return !v->slots || (uint64_t)v->inflight + v->queued < v->slots;
+}
+
+/* Means over all servers that have one, for those that have none yet. */
+struct means {
+	uint32_t exchange_ms;
+	uint64_t rate;
+};
+
+static struct means means_of(const struct decide_input *in)
+{
+	uint64_t exchange = 0, rate = 0;
+	uint32_t nr_exchange = 0, nr_rate = 0, i;
+
+	for (i = 0; i < in->nr_views; i++) {
+		const struct backend_view *v = &in->view[i];
+
+		exchange += v->exchange_ms;
+		nr_exchange += v->exchange_ms != 0;
+		/* Far from overflow: 64 servers of less than 2^58 bytes a second. */
+		rate += v->rate >> 6;
+		nr_rate += v->rate != 0;
+	}
+	return (struct means){
+		.exchange_ms = nr_exchange ? (uint32_t)(exchange / nr_exchange) : 0,
+		.rate = nr_rate ? (rate / nr_rate) << 6 : 0,
+	};
+}
+
+static uint32_t view_wait_ms(const struct backend_view *v, const struct means *m)
+{
+	return guard_wait_ms(v->slots, v->inflight, v->queued,
+			     v->exchange_ms ? v->exchange_ms : m->exchange_ms);
+}
+
+static uint32_t view_cold_ms(const struct decide_input *in, const struct backend_view *v,
+			     const struct means *m)
+{
+	return guard_cold_ms(in->guard.context, v->rate ? v->rate : m->rate);
+}
+
+static void eligible_fill(struct eligible *e, const struct decide_input *in, uint64_t avoided,
+			  const struct means *m, struct kvpin_decision *out)
 {
 	uint32_t i;
 
@@ -97,7 +191,7 @@ static void eligible_fill(struct eligible *e, const struct decide_input *in,
 	for (i = 0; i < in->nr_views; i++) {
 		const struct backend_view *v = &in->view[i];
 
-		if (v->state != BACKEND_UP || !v->weight || view_excluded(in, v->id))
+		if (!view_eligible(in, v) || avoided >> v->id & 1)
 			continue;
 		out->candidate[e->nr] = (struct decide_candidate){
 			.id = v->id,
@@ -106,11 +200,37 @@ static void eligible_fill(struct eligible *e, const struct decide_input *in,
 			.rendezvous =
 				in->keyed ? decide_rendezvous(in->session, v->name_hash, v->weight)
 					  : 0,
+			.slots = v->slots,
+			.inflight = v->inflight,
+			.queued = v->queued,
+			.wait_ms = view_wait_ms(v, m),
+			.cold_ms = view_cold_ms(in, v, m),
 		};
+		e->score[e->nr] = &out->candidate[e->nr];
 		e->view[e->nr++] = v;
 	}
 	out->nr_candidates = e->nr;
 }
+
+static void eligible_add(struct eligible *to, const struct eligible *from, uint32_t i)
+{
+	to->score[to->nr] = from->score[i];
+	to->view[to->nr++] = from->view[i];
+}
+
+/* Those with a free slot; @but: not this one, or NULL. */
+static void eligible_free(struct eligible *to, const struct eligible *from,
+			  const struct backend_view *but)
+{
+	uint32_t i;
+
+	to->nr = 0;
+	for (i = 0; i < from->nr; i++)
+		if (from->view[i] != but && view_free(from->view[i]))
+			eligible_add(to, from, i);
+}
+
+/* ---- placement ---- */
 
 /* Sign of a/aw - b/bw. 32 x 32 bits do not overflow 64. */
 static int per_weight_cmp(uint32_t a, uint32_t a_weight, uint32_t b, uint32_t b_weight)
@@ -148,20 +268,20 @@ static int load_cmp(enum placement placement, const struct backend_view *a,
 	}
 }
 
-static uint32_t choose_best(const struct eligible *e, enum placement placement,
-			    const struct decide_candidate *scores)
+static const struct backend_view *choose_best(const struct eligible *e, enum placement placement)
 {
 	uint32_t best = 0, i;
 
 	for (i = 1; i < e->nr; i++) {
+		double mine = e->score[i]->rendezvous, its = e->score[best]->rendezvous;
 		int differ = load_cmp(placement, e->view[i], e->view[best]);
 
-		if (!differ && scores[i].rendezvous != scores[best].rendezvous)
-			differ = scores[i].rendezvous > scores[best].rendezvous ? -1 : 1;
+		if (!differ && mine != its)
+			differ = mine > its ? -1 : 1;
 		if (differ < 0 || (!differ && e->view[i]->id < e->view[best]->id))
 			best = i;
 	}
-	return e->view[best]->id;
+	return e->view[best];
 }
 
 /* The lowest weight above @level, and how many weigh more than @level. */
@@ -183,7 +303,7 @@ static uint32_t weight_above(const struct eligible *e, uint32_t level, uint32_t 
 /* Interleaved rounds: the first visits all, the second those of weight 2 and more, and so on;
  * 3:1 gives a b a a, and equal weights alternate however large they are. Rounds that visit the
  * same servers are taken in one step. */
-static uint32_t choose_in_turn(const struct eligible *e, uint64_t turn)
+static const struct backend_view *choose_in_turn(const struct eligible *e, uint64_t turn)
 {
 	uint32_t level = 0, next, nr, i;
 	uint64_t left = 0, visits;
@@ -200,10 +320,10 @@ static uint32_t choose_in_turn(const struct eligible *e, uint64_t turn)
 	left %= nr;
 	for (i = 0; e->view[i]->weight <= level || left--; i++)
 		;
-	return e->view[i]->id;
+	return e->view[i];
 }
 
-static uint32_t choose_keyless(const struct eligible *e, uint64_t turn)
+static const struct backend_view *choose_keyless(const struct eligible *e, uint64_t turn)
 {
 	struct eligible least = {.nr = 0};
 	uint32_t i;
@@ -220,25 +340,215 @@ static uint32_t choose_keyless(const struct eligible *e, uint64_t turn)
 	return choose_in_turn(&least, turn);
 }
 
+static const struct backend_view *choose(const struct decide_input *in, const struct eligible *e,
+					 struct kvpin_decision *out)
+{
+	if (!in->keyed && in->prefix.windows)
+		return decide_prefix(in, e->view, e->nr, out);
+	if (in->placement == PLACEMENT_ROUND_ROBIN || (in->keyed && in->guard.control))
+		return choose_in_turn(e, in->turn);
+	if (!in->keyed)
+		return choose_keyless(e, in->turn);
+	return choose_best(e, in->placement);
+}
+
+/* Sign of a's requests per slot less b's. */
+static int crowd_cmp(const struct backend_view *a, const struct backend_view *b)
+{
+	/* 33 x 32 bits do not overflow 128. */
+	unsigned __int128 left = ((unsigned __int128)a->inflight + a->queued) * b->slots;
+	unsigned __int128 right = ((unsigned __int128)b->inflight + b->queued) * a->slots;
+
+	return (left > right) - (left < right);
+}
+
+/* All are full: those with the fewest requests per slot. */
+static void eligible_least_crowded(struct eligible *to, const struct eligible *from)
+{
+	uint32_t i;
+
+	to->nr = 0;
+	for (i = 0; i < from->nr; i++) {
+		int differ = to->nr ? crowd_cmp(from->view[i], to->view[0]) : 0;
+
+		if (differ > 0)
+			continue;
+		if (differ < 0)
+			to->nr = 0;
+		eligible_add(to, from, i);
+	}
+}
+
+static bool view_room(const struct decide_input *in, const struct backend_view *v)
+{
+	return v->queued < in->guard.queue;
+}
+
+/* Nobody's session, or one that lost its server: where to? */
+static void place(const struct decide_input *in, const struct eligible *e,
+		  struct kvpin_decision *out)
+{
+	const struct backend_view *v;
+	struct guard_full full = {
+		.busy = in->guard.busy,
+		.stay_ms = GUARD_UNKNOWN,
+		.go_ms = GUARD_UNKNOWN,
+		.cheapest_ms = GUARD_UNKNOWN,
+		.waited = in->guard.waited,
+	};
+	struct eligible some;
+
+	eligible_free(&some, e, NULL);
+	if (some.nr) {
+		v = choose(in, &some, out);
+		out->guard = v->slots ? GUARD_FREE : GUARD_UNLIMITED;
+	} else {
+		eligible_least_crowded(&some, e);
+		v = choose(in, &some, out);
+		full.room = view_room(in, v);
+		out->guard = guard_full(&full);
+	}
+	out->backend = v->id;
+}
+
+/* ---- a server that is full, or too loaded ---- */
+
+static uint32_t sum_ms(uint32_t a, uint32_t b)
+{
+	if (a == GUARD_UNKNOWN || b == GUARD_UNKNOWN)
+		return GUARD_UNKNOWN;
+	return a < GUARD_UNKNOWN - 1 - b ? a + b : GUARD_UNKNOWN - 1;
+}
+
+/* Those where the prefill is cheapest. */
+static void eligible_cheapest(struct eligible *e)
+{
+	uint32_t least = GUARD_UNKNOWN, kept = 0, i;
+
+	for (i = 0; i < e->nr; i++)
+		if (e->score[i]->cold_ms < least)
+			least = e->score[i]->cold_ms;
+	for (i = 0; i < e->nr; i++) {
+		if (e->score[i]->cold_ms != least)
+			continue;
+		e->score[kept] = e->score[i];
+		e->view[kept++] = e->view[i];
+	}
+	e->nr = kept;
+}
+
+static void owner_full(const struct decide_input *in, const struct eligible *e,
+		       const struct means *m, const struct backend_view *owner,
+		       struct kvpin_decision *out)
+{
+	struct guard_full full = {
+		.busy = in->guard.busy,
+		.stay_ms = view_wait_ms(owner, m),
+		.go_ms = GUARD_UNKNOWN,
+		.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN,
+		.room = view_room(in, owner),
+		.waited = in->guard.waited,
+		.go = in->guard.go,
+	};
+	struct eligible some;
+
+	if (in->guard.cold)
+		full.stay_ms = sum_ms(full.stay_ms, view_cold_ms(in, owner, m));
+	eligible_free(&some, e, owner);
+	if (some.nr) {
+		eligible_cheapest(&some);
+		full.elsewhere = true;
+		full.go_ms = some.score[0]->cold_ms;
+	}
+	out->guard = guard_full(&full);
+	out->stay_ms = full.stay_ms;
+	out->go_ms = full.go_ms;
+	out->backend = owner->id;
+	if (out->guard == GUARD_SPILL) {
+		out->backend = choose(in, &some, out)->id;
+		out->reason = DECIDE_MOVED_BUSY;
+	}
+}
+
+/* The near-minimum set: those whose requests are within the thresholds. */
+static bool over_threshold(const struct decide_input *in, const struct backend_view *v)
+{
+	uint32_t least = v->inflight, i;
+
+	if ((!in->guard.abs && !in->guard.rel_milli) || v->slots)
+		return false;
+	for (i = 0; i < in->nr_views; i++)
+		if (view_eligible(in, &in->view[i]) && in->view[i].inflight < least)
+			least = in->view[i].inflight;
+	return guard_over_threshold(v->inflight, least, in->guard.abs, in->guard.rel_milli);
+}
+
+static void owner_loaded(const struct decide_input *in, const struct eligible *e,
+			 struct kvpin_decision *out)
+{
+	struct eligible some = {.nr = 0};
+	uint32_t i;
+
+	for (i = 0; i < e->nr; i++)
+		if (!over_threshold(in, e->view[i]) && view_free(e->view[i]))
+			eligible_add(&some, e, i);
+	/* All that are within are full: better where it is. */
+	out->backend = some.nr ? choose(in, &some, out)->id : in->pin;
+	out->guard = some.nr ? GUARD_THRESHOLD : GUARD_UNLIMITED;
+	if (some.nr)
+		out->reason = DECIDE_MOVED_GUARD;
+}
+
+/* Nothing keeps the session from its server. */
+static bool owner_keeps(const struct decide_input *in, const struct backend_view *owner,
+			struct kvpin_decision *out)
+{
+	if (!owner || !view_free(owner) || over_threshold(in, owner))
+		return false;
+	out->backend = owner->id;
+	out->guard = owner->slots ? GUARD_FREE : GUARD_UNLIMITED;
+	return true;
+}
+
 void decide(const struct decide_input *in, struct kvpin_decision *out)
 {
+	const struct backend_view *owner = NULL;
 	struct eligible e;
+	struct means m;
 
 	out->nr_candidates = 0;
-	out->reason = pin_verdict(in);
-	if (out->reason == DECIDE_PINNED) {
-		out->backend = in->pin;
+	out->guard = GUARD_NONE;
+	out->disturbed = SESSION_NO_BACKEND;
+	out->stay_ms = out->go_ms = GUARD_UNKNOWN;
+	out->reason = pin_verdict(in, &owner);
+	if (owner_keeps(in, owner, out))
 		return;
+	m = means_of(in);
+	eligible_fill(&e, in, in->avoided, &m, out);
+	if (!owner && !e.nr && in->avoided) {
+		/* There is nobody else. */
+		if (out->reason == DECIDE_MOVED_AVOID) {
+			owner = view_of(in, in->pin);
+			out->reason = DECIDE_PINNED;
+			if (owner_keeps(in, owner, out))
+				return;
+		}
+		eligible_fill(&e, in, 0, &m, out);
 	}
-	eligible_fill(&e, in, out);
-	if (!e.nr) {
+	if (!owner && !e.nr) {
 		out->reason = DECIDE_NONE;
 		out->backend = SESSION_NO_BACKEND;
-	} else if (in->placement == PLACEMENT_ROUND_ROBIN) {
-		out->backend = choose_in_turn(&e, in->turn);
-	} else if (!in->keyed) {
-		out->backend = choose_keyless(&e, in->turn);
-	} else {
-		out->backend = choose_best(&e, in->placement, out->candidate);
+		return;
 	}
+	if (out->reason == DECIDE_HASHED) {
+		owner = choose_best(&e, PLACEMENT_HASH);
+		if (view_free(owner))
+			owner = NULL;
+	}
+	if (!owner)
+		place(in, &e, out);
+	else if (view_free(owner))
+		owner_loaded(in, &e, out);
+	else
+		owner_full(in, &e, &m, owner, out);
 }

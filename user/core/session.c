@@ -43,6 +43,8 @@ struct entry {
 	uint32_t newer, older;	/* ring by last use */
 };
 
+_Static_assert(sizeof(struct entry) == 64, "what the README says a session costs");
+
 struct shard {
 	pthread_mutex_t lock;
 	struct entry *entry;
@@ -245,6 +247,8 @@ static bool mirror_merge(const struct session_table *t, struct session *s)
 		s->turns = seen.turns;
 	if (seen.last_used_ms <= s->last_used_ms)
 		return false;
+	if (seen.context)
+		s->context = seen.context;
 	s->last_used_ms = seen.last_used_ms;
 	return true;
 }
@@ -394,6 +398,9 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->entry = i;
 	txn->now_ms = now_ms;
 	txn->again = false;
+	txn->epoch = 0;
+	txn->control = false;
+	txn->context = 0;
 	if (i)
 		txn->session = sh->entry[i].session;
 	else
@@ -401,10 +408,17 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	return i;
 }
 
-static void entry_touch(struct session_table *t, struct shard *sh, uint32_t i, uint32_t backend,
-			uint64_t now_ms)
+static uint32_t context_of(uint64_t bytes)
 {
+	return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
+}
+
+static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_t i,
+			uint32_t backend)
+{
+	struct session_table *t = txn->table;
 	struct session *s = &sh->entry[i].session;
+	uint64_t now_ms = txn->now_ms;
 
 	if (s->backend != backend) {
 		live_sub(t, s->backend);
@@ -412,6 +426,10 @@ static void entry_touch(struct session_table *t, struct shard *sh, uint32_t i, u
 		s->backend = backend;
 		s->moves++;
 	}
+	s->epoch = txn->epoch;
+	s->control = txn->control;
+	if (txn->context)
+		s->context = context_of(txn->context);
 	if (now_ms > s->last_used_ms)
 		s->last_used_ms = now_ms;
 	ring_unlink(sh, i);
@@ -427,7 +445,7 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 	if (txn->entry) {
 		struct session *s = &sh->entry[txn->entry].session;
 
-		entry_touch(t, sh, txn->entry, backend, txn->now_ms);
+		entry_touch(txn, sh, txn->entry, backend);
 		s->turns += !txn->again;
 		mirror_put(t, s);
 	} else {
@@ -437,6 +455,9 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 			.created_ms = txn->now_ms,
 			.backend = backend,
 			.turns = 1,
+			.epoch = txn->epoch,
+			.control = txn->control,
+			.context = context_of(txn->context),
 		};
 		struct trim trim = {
 			.keep = sh->cap - 1,
@@ -447,6 +468,39 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 		shard_trim(t, sh, txn->now_ms, &trim);
 		entry_insert(t, sh, &s);
 		mirror_put(t, &s);
+	}
+	pthread_mutex_unlock(&sh->lock);
+}
+
+bool session_forget(struct session_txn *txn)
+{
+	struct shard *sh = &txn->table->shard[txn->shard];
+
+	if (txn->entry)
+		entry_remove(txn->table, sh, txn->entry);
+	pthread_mutex_unlock(&sh->lock);
+	return txn->entry;
+}
+
+void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
+		  uint64_t context, uint32_t prefill_ms)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
+	struct session *s;
+	uint32_t i;
+
+	pthread_mutex_lock(&sh->lock);
+	i = entry_find(t, sh, id);
+	s = &sh->entry[i].session;
+	if (i && s->backend == backend) {
+		s->turn = turn;
+		if (context)
+			s->context = context_of(context);
+		s->prefill_ms = prefill_ms;
+		if (turn != GUARD_TURN_COLD)
+			s->cold = 0;
+		else if (s->cold < UINT8_MAX)
+			s->cold++;
 	}
 	pthread_mutex_unlock(&sh->lock);
 }

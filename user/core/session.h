@@ -14,12 +14,17 @@
 #include <stdint.h>
 
 #include "core/config.h"
+#include "core/guard.h"
 
 #define SESSION_NO_BACKEND UINT32_MAX
 
 struct session_table;
 
-/* What is known of one session. */
+/*
+ * What is known of one session. A hundred million of them may be kept: 48 bytes, and 64 with what
+ * the table needs for itself. The last five members are the ledger: what its server has cached of
+ * it, and whether that was of use.
+ */
 struct session {
 	uint64_t id;	       /* kvpin_key_hash() of its key */
 	uint64_t last_used_ms; /* monotonic */
@@ -27,7 +32,17 @@ struct session {
 	uint32_t backend; /* slot */
 	uint32_t turns;	  /* requests dispatched, this one not counted */
 	uint32_t moves;	  /* times it changed server */
+	uint32_t context; /* bytes of its latest request, which repeats the conversation: about what
+			   * the server has cached, four to a token. UINT32_MAX at most */
+	uint32_t prefill_ms; /* of the latest turn: head complete to first token */
+	uint16_t epoch;	     /* of the server when it was dispatched there last: another one now
+			      * means that the cache is gone */
+	uint8_t cold;	     /* cold turns in a row, the latest included; 255 at most */
+	uint8_t control : 1; /* in the experiment's control arm: the kernel never hears of it */
+	uint8_t turn : 7;    /* enum guard_turn of the latest turn */
 };
+
+_Static_assert(sizeof(struct session) == 48, "64 bytes for each session with the table's own");
 
 /*
  * A copy of the pins elsewhere that is used without the table hearing of it: the kernel's map.
@@ -36,7 +51,7 @@ struct session {
  */
 struct session_mirror {
 	void *arg;
-	/* What is there now: turns, last_used_ms, backend; the rest of @out is not read. False:
+	/* What is there now: turns, last_used_ms, backend, context; the rest of @out is not read. False:
 	 * nothing. */
 	bool (*get)(void *arg, uint64_t id, struct session *out);
 	void (*put)(void *arg, const struct session *s); /* new, moved, used or adopted */
@@ -96,6 +111,9 @@ struct session_txn {
 	uint32_t entry;
 	uint64_t now_ms;
 	bool again; /* set it before the commit: the same request once more, not another turn */
+	uint16_t epoch; /* set it before the commit: of the server */
+	bool control;	/* set it before the commit */
+	uint64_t context; /* set it before the commit: bytes of the request; 0: not known */
 };
 
 /**
@@ -118,6 +136,19 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms,
  * mirror, the longest unused one of the first few.
  */
 void session_commit(struct session_txn *txn, uint32_t backend);
+
+/** session_forget() - end a transaction and remove the pin; returns whether there was one */
+bool session_forget(struct session_txn *txn);
+
+/**
+ * session_note() - write a turn into the session's ledger
+ * @backend: where it was; nothing is written when the session has moved since, or is gone
+ * @turn, @context, @prefill_ms: as in struct session; @prefill_ms 0: no token came
+ *
+ * Does not count as use.
+ */
+void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
+		  uint64_t context, uint32_t prefill_ms);
 
 /** session_abort() - end a transaction and change nothing */
 void session_abort(struct session_txn *txn);

@@ -9,7 +9,7 @@
  * deadline. Nothing is left behind: no map, no pin, no socket.
  *
  * For tests: KVPIN_SELFTEST_FAIL=NAME in the environment makes the check of that name fail, and
- * KVPIN_SELFTEST_SKIP makes selftest_steer() say yes at once.
+ * KVPIN_SELFTEST_SKIP makes selftest_steer() say yes at once when no check is to fail.
  */
 #ifndef KERN_SELFTEST_H
 #define KERN_SELFTEST_H

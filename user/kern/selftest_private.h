@@ -24,8 +24,8 @@
 /* Most that one call moves, and what fits behind every position of the pattern. */
 #define SELFTEST_BLOCK 65536
 /* Longest wait of one check, and of all together: a healthy kernel needs a hundredth of it. */
-#define SELFTEST_CHECK_MS 1500
-#define SELFTEST_ALL_MS	  5000
+#define SELFTEST_CHECK_MS 4000
+#define SELFTEST_ALL_MS	  12000
 #define SELFTEST_CLOSE_MS 20
 #define SELFTEST_FDS_MAX  512
 

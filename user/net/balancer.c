@@ -20,6 +20,8 @@
 #define CONFIG_GRACE_MS 5000
 /* Pins looked at per tick: a million expire within ten seconds, a tick takes about 1 ms. */
 #define SWEEP_PER_TICK 10000
+/* Nodes of the prefix index removed per tick, under the lock that lookups take: about 1 ms. */
+#define PREFIX_SWEEP_PER_TICK 5000
 
 /* A worker takes over a configuration between two events, within a millisecond or so. */
 #define SETTLE_MS 1000
@@ -192,13 +194,34 @@ static bool listeners_differ(const struct config *a, const struct config *b)
 	return false;
 }
 
-static void restart_note(const struct config *old, const struct config *new, uint32_t cap,
-			 char *why, unsigned int why_bytes)
+static uint64_t random_secret(void);
+
+/* The index of prefixes, made when it is first asked for and kept from then on. Returns the cap in
+ * force, or -ENOMEM. */
+static int64_t prefix_setup(struct balancer *b, const struct config *c)
 {
-	snprintf(why, why_bytes, "%s%s%s",
+	struct prefix_index *p = atomic_load(&b->prefix);
+
+	if (config_key_index(c, KEY_PREFIX) == KEY_NONE)
+		return c->affinity.prefix.max;
+	if (p)
+		return prefix_index_limits(p, c->affinity.prefix.max, c->affinity.prefix.ttl_ms);
+	p = prefix_index_new(c->affinity.prefix.max, c->affinity.prefix.ttl_ms, random_secret());
+	if (!p)
+		return -ENOMEM;
+	atomic_store(&b->prefix, p);
+	return c->affinity.prefix.max;
+}
+
+static void restart_note(const struct config *old, const struct config *new, uint32_t cap,
+			 uint32_t prefix_cap, char *why, unsigned int why_bytes)
+{
+	snprintf(why, why_bytes, "%s%s%s%s",
 		 listeners_differ(old, new) ? "a changed listen needs a restart; " : "",
 		 old->workers != new->workers ? "changed workers need a restart; " : "",
-		 cap < new->session_max ? "a larger sessions.max needs a restart; " : "");
+		 cap < new->session_max ? "a larger sessions.max needs a restart; " : "",
+		 prefix_cap < new->affinity.prefix.max ? "a larger prefix.max needs a restart; "
+						       : "");
 	if (*why)
 		why[strlen(why) - 2] = '\0';
 }
@@ -208,6 +231,7 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 	const struct config *old = atomic_load(&b->config);
 	struct retired *r = malloc(sizeof(*r));
 	uint64_t now_ms = balancer_now_ms();
+	int64_t prefix_cap;
 	uint32_t cap;
 	int err;
 
@@ -222,6 +246,13 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 		free(r);
 		return -EAGAIN;
 	}
+	prefix_cap = prefix_setup(b, c);
+	if (prefix_cap < 0) {
+		snprintf(why, why_bytes, "prefix.max: no memory for %u nodes",
+			 c->affinity.prefix.max);
+		free(r);
+		return -ENOMEM;
+	}
 	err = backend_table_apply(&b->backends, c, b->sessions, now_ms);
 	if (err) {
 		snprintf(why, why_bytes,
@@ -232,7 +263,7 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 		return err;
 	}
 	cap = session_table_limits(b->sessions, c->session_max, c->session_ttl_ms);
-	restart_note(old, c, cap, why, why_bytes);
+	restart_note(old, c, cap, prefix_cap, why, why_bytes);
 	apply_health(b, c);
 	if (b->steer)
 		steer_configure(b->steer, c);
@@ -274,11 +305,21 @@ int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int 
 		return -EINVAL;
 	}
 	b->started_ms = balancer_now_ms();
+	wait_queues_init(&b->wait);
+	pressure_init(&b->pressure);
 	backend_table_init(&b->backends, b->steer ? steer_kern(b->steer)->backends : NULL);
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
 	if (!b->sessions) {
 		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions", c->session_max);
+		pressure_fini(&b->pressure);
+		wait_queues_fini(&b->wait);
+		return -ENOMEM;
+	}
+	if (prefix_setup(b, c) < 0) {
+		snprintf(why, why_bytes, "prefix.max: no memory for %u nodes",
+			 c->affinity.prefix.max);
+		session_table_free(b->sessions);
 		return -ENOMEM;
 	}
 	if (b->steer) {
@@ -346,6 +387,9 @@ void balancer_fini(struct balancer *b)
 {
 	balancer_halt(b);
 	session_table_free(b->sessions);
+	prefix_index_free(atomic_load(&b->prefix));
+	pressure_fini(&b->pressure);
+	wait_queues_fini(&b->wait);
 	free_retired(b, 0, true);
 	free((void *)atomic_load(&b->config));
 	memset(b, 0, sizeof(*b));
@@ -356,6 +400,10 @@ void balancer_tick(struct balancer *b)
 	uint64_t now_ms = balancer_now_ms();
 
 	session_sweep(b->sessions, now_ms, SWEEP_PER_TICK);
+	if (atomic_load(&b->prefix))
+		prefix_sweep(atomic_load(&b->prefix), now_ms, PREFIX_SWEEP_PER_TICK);
+	for (uint32_t i = 0; i < atomic_load(&b->backends.nr); i++)
+		backend_drain_tick(&b->backends.slot[i], now_ms);
 	if (!all_seen(b, atomic_load(&b->config)))
 		return;
 	backend_table_reap(&b->backends, b->sessions);

@@ -16,11 +16,15 @@
 
 #include "core/backend.h"
 #include "core/config.h"
+#include "core/prefix.h"
+#include "core/pressure.h"
 #include "core/session.h"
 #include "net/stats.h"
+#include "net/wait.h"
 
 struct worker;
 struct retired;
+struct splice;
 struct steer;
 
 struct balancer {
@@ -29,9 +33,14 @@ struct balancer {
 	struct addr listen[LISTEN_MAX];	       /* where the listeners really are */
 	struct backend_table backends;
 	struct session_table *sessions;
-	struct steer *steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	_Atomic(struct prefix_index *) prefix; /* NULL until a configuration asks for it */
+	struct steer
+		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
+	struct splice *splice; /* likewise */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
+	struct wait_queues wait;
+	struct pressure pressure;
 	_Atomic uint64_t turn;	      /* round robin's running number */
 	_Atomic uint32_t connections; /* clients, all workers */
 	_Atomic bool draining;
@@ -76,7 +85,7 @@ int balancer_start(struct balancer *b, char *why, unsigned int why_bytes);
  * balancer_reload() - publish a new configuration without dropping a connection
  * @c: finished, from malloc(); the balancer owns it on success
  * @why: on failure the reason; on success a note about what needs a restart (listeners, workers,
- *       a larger session cap), or empty
+ *       larger caps), or empty
  *
  * Main thread only. Returns 0 or -errno; on failure the old one stays in force and @c is the
  * caller's.

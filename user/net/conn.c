@@ -67,6 +67,8 @@ static uint64_t conn_due_ms(const struct conn *c)
 		if (buf_len(&c->in))
 			return c->head_ms + config->timeout.head_ms;
 		return c->activity_ms + config->timeout.idle_ms;
+	case CONN_WAIT:
+		return c->x->waits_ns / 1000000 + config->guard.wait_ms;
 	case CONN_EXCHANGE:
 		if (c->current && c->current->connecting)
 			return c->activity_ms + config->timeout.connect_ms;
@@ -80,6 +82,8 @@ static uint64_t conn_due_ms(const struct conn *c)
 	case CONN_RECLAIM:
 		return earlier(c->activity_ms + config->timeout.stall_ms,
 			       uv_now(&c->worker->loop) + c->steer.poll_ms);
+	case CONN_SPLICE:
+		return splice_due_ms(c);
 	case CONN_TUNNEL:
 		return c->activity_ms + config->timeout.tunnel_ms;
 	case CONN_REPLY:
@@ -140,8 +144,10 @@ static int client_events(const struct conn *c)
 		if (exchange_reads_client(c))
 			return events | UV_READABLE;
 		return events | end;
+	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
 	case CONN_STEER:
 	case CONN_RECLAIM:
+	case CONN_SPLICE:
 		return end;
 	case CONN_REPLY:
 		return UV_WRITABLE;
@@ -161,6 +167,8 @@ static int upstream_events(const struct conn *c)
 
 	if (c->current->connecting)
 		return UV_WRITABLE;
+	if (c->state == CONN_SPLICE)
+		return c->splice.ended ? 0 : UV_DISCONNECT;
 	if (!x->out_ready && !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))
 		events |= UV_READABLE;
 	if (x->sent < x->ready && !x->discard)
@@ -348,7 +356,8 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		 * that is the end; else recv() and send() find out. */
 		c->sock.events = 0;
 		events = UV_READABLE | UV_WRITABLE;
-		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) {
+		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL ||
+		    c->state == CONN_WAIT) {
 			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 			return;
 		}
@@ -367,6 +376,10 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		    (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) && c->x->out_ready)
 			exchange_answer(c);
 		break;
+	case CONN_WAIT:
+		/* A FIN now is a client that gave up: nothing of an answer is under way. */
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+		return;
 	case CONN_STEER:
 	case CONN_RECLAIM:
 		if (status < 0) {
@@ -378,6 +391,11 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			steer_reclaim(c);
 		conn_on_steered(c);
 		return;
+	case CONN_SPLICE:
+		if (status < 0)
+			conn_close(c, CONN_CLOSE_CLIENT_GONE);
+		c->client_rdhup = true;
+		break;
 	case CONN_LINGER:
 		linger_read(c);
 		break;
@@ -397,7 +415,10 @@ void conn_on_upstream_ready(struct conn *c)
 
 void conn_on_upstream_readable(struct conn *c)
 {
-	exchange_answer(c);
+	if (c->state == CONN_SPLICE)
+		splice_server_ended(c);
+	else
+		exchange_answer(c);
 	conn_run(c);
 }
 
@@ -410,6 +431,18 @@ void conn_on_connect_failed(struct conn *c, int err)
 void conn_on_upstream_lost(struct conn *c)
 {
 	exchange_server_lost(c);
+}
+
+void conn_on_slot(struct conn *c)
+{
+	exchange_slot(c);
+	conn_run(c);
+}
+
+void conn_on_review(struct conn *c)
+{
+	exchange_review(c);
+	conn_run(c);
 }
 
 void conn_on_steered(struct conn *c)
@@ -450,11 +483,17 @@ static void conn_timeout(struct conn *c)
 		}
 		exchange_head_timeout(c);
 		break;
+	case CONN_WAIT:
+		exchange_wait_over(c);
+		break;
 	case CONN_EXCHANGE:
 		exchange_timeout(c);
 		break;
 	case CONN_STEER:
 		steer_timeout(c);
+		break;
+	case CONN_SPLICE:
+		splice_timeout(c);
 		break;
 	case CONN_RECLAIM:
 		if (uv_now(&c->worker->loop) <
@@ -488,7 +527,7 @@ static void on_timer(uv_timer_t *timer)
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
-	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM ||
+	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
 	    uv_now(&c->worker->loop) >= conn_due_ms(c))
 		conn_timeout(c);
 	conn_run(c);
@@ -528,6 +567,7 @@ void conn_new(struct worker *w, int fd, const struct addr *peer)
 	stat_add(&w->stats->accepted, 1);
 	stat_add(&w->stats->open, 1);
 	conn_set_state(c, CONN_HEAD);
+	splice_accepted(c);
 	/* The first request is often there already. */
 	head_read(c);
 	conn_run(c);
@@ -543,12 +583,15 @@ void conn_close(struct conn *c, enum conn_close reason)
 		return;
 	if (c->state == CONN_STEER || c->state == CONN_RECLAIM)
 		steer_settle(c);
+	else if (c->state == CONN_SPLICE)
+		splice_settle(c);
 	if (c->x && c->x->backend) {
 		/* An answer under way must not look complete because of our end. */
 		reset |= c->x->head_sent;
 		exchange_settle(c, reason == CONN_CLOSE_STOP ? OUTCOME_SHUTDOWN
 							     : OUTCOME_CLIENT_ABORT);
 	}
+	wait_leave(c);
 	c->state = CONN_CLOSED;
 	c->close_reason = reason;
 	LOG(DEBUG, "connection closed", F_STR("reason", close_names[reason]));
@@ -561,6 +604,7 @@ void conn_close(struct conn *c, enum conn_close reason)
 	stat_add(&w->stats->open, -1);
 	uv_close((uv_handle_t *)&c->timer, on_handle_closed);
 	steer_sock_close(c, &c->steer.sock, &c->sock, reset, on_handle_closed);
+	splice_leave(w, &c->splice.sock, reset);
 }
 
 void conn_drain(struct conn *c)

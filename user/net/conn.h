@@ -9,7 +9,9 @@
  *              v        malformed, no server, ...
  *   +------> HEAD ---------------------------------------> REPLY
  *   |          | head complete, server chosen               |  |
- *   |          v                                            |  |
+ *   |          +---- no free slot ----> WAIT ---------------+  |
+ *   |          |                           | slot, or decided  |
+ *   |          v <-------------------------+ anew           |  |
  *   |      EXCHANGE ---- 101 ----> TUNNEL                   |  |
  *   |          | both messages complete |                   |  |
  *   |          |                                            |  |
@@ -17,6 +19,8 @@
  *   |          |                           | taken back     |  |
  *   |          +<---- exchange runs ---- RECLAIM            |  |
  *   +<---------------- none runs ----------+                |  |
+ *   |          +---- answer streams ----> SPLICE ----+        |  |
+ *   |          +<--------- is back -----------------+         |  |
  *   |          | both messages complete                     |  |
  *   +----------+-------------- keep-alive ------------------+  |
  *              |                        |                      |
@@ -38,19 +42,27 @@
 #include "base/list.h"
 #include "core/backend.h"
 #include "core/decide.h"
+#include "core/key.h"
 #include "kvpin_http_body.h"
 #include "net/sock.h"
+#include "net/splice.h"
 #include "net/stats.h"
 #include "net/steer.h"
+#include "net/wait.h"
 
 struct worker;
 struct upstream;
+struct key_wait;
+struct body_chain;
 
 enum conn_state {
 	CONN_HEAD,     /* a request head is awaited or half there; idle when no byte is */
-	CONN_EXCHANGE, /* a server was chosen; request and answer move */
+	CONN_WAIT,     /* no free slot: the request waits for one (net/wait.h) */
+	CONN_EXCHANGE, /* a server was chosen; request and answer move. Or, with x->wait, the body
+			* is awaited that says which */
 	CONN_STEER,    /* the kernel carries the connection (net/steer.h) */
 	CONN_RECLAIM,  /* ... no more, but its queues are not yet empty */
+	CONN_SPLICE,   /* the answer goes past the daemon (net/splice.h) */
 	CONN_TUNNEL,   /* after 101 */
 	CONN_REPLY,    /* an answer of our own goes out */
 	CONN_LINGER,   /* our side is shut; the client's bytes are thrown away */
@@ -89,9 +101,25 @@ struct exchange {
 	struct kvpin_head answer;
 	struct kvpin_body answer_body;
 
+	struct key_found key;	  /* what the head, then the body said */
+	enum key_kind key_kind;	  /* of the source that decided, if one did */
+	struct key_wait *wait;	  /* the decision waits for the body; NULL: it does not */
+	struct body_chain *chain; /* of the prompt, where that decides; NULL: it does not */
+	char generated[37];	  /* a key that the client is given; empty: none */
+	bool avoids;		  /* the server of session `parent` */
+	uint64_t parent;
 	uint64_t session; /* id, when keyed */
 	bool keyed;
 	bool later_turn;
+	bool bound;	   /* its session is: the next dispatch is the same turn */
+	bool first_here;   /* nothing of the session is cached at its server */
+	bool waited;	   /* for guard.wait: not again */
+	bool over;	   /* sent to a server without a free slot: its own queue takes it */
+	bool control;	   /* in the experiment's control arm */
+	uint64_t context;  /* bytes of the session's context before this turn, by its ledger */
+	uint64_t wait_ns;  /* spent waiting for a slot */
+	uint64_t waits_ns; /* since when it waits, while it does */
+	uint64_t sent_ns;  /* dispatched; 0: not yet */
 	enum decide_reason reason;
 	struct backend *backend; /* counted in flight there; NULL when none is */
 	uint64_t excluded;	 /* servers that failed this request */
@@ -114,12 +142,13 @@ struct exchange {
 	bool upgrade; /* Upgrade was passed on: the server may answer 101 */
 	bool token_seen;
 
-	uint64_t started_ns;	/* head complete */
-	uint64_t token_ns;	/* last token, or first byte */
-	uint64_t ttft_ns;	/* 0 until known */
+	uint64_t started_ns; /* head complete */
+	uint64_t token_ns;   /* last token, or first byte */
+	uint64_t ttft_ns;    /* 0 until known */
 	uint64_t bytes_up, bytes_down;
-	uint32_t events; /* answer_body.events at the last token */
-	uint16_t status; /* of the answer that the client got */
+	uint32_t events;     /* answer_body.events at the last token */
+	uint16_t status;     /* of the answer that the client got */
+	enum stat_path path; /* under which it is counted */
 };
 
 struct conn {
@@ -145,8 +174,10 @@ struct conn {
 	struct buf out;	   /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
-	struct exchange *x;	    /* NULL while no byte of a request is there, and in CONN_STEER */
+	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */
 	struct steer_conn steer;
+	struct waiter wait;
+	struct splice_conn splice;
 };
 
 /**
@@ -181,7 +212,11 @@ void conn_on_connect_failed(struct conn *c, int err);
 
 /** conn_on_upstream_lost() - the exchange's upstream vanished before a byte of an answer */
 void conn_on_upstream_lost(struct conn *c);
-/** conn_on_steered() - the connection was taken back, or bytes came up: go on */
+/** conn_on_slot() - the slot that the connection waits for has been handed to it */
+void conn_on_slot(struct conn *c);
+/** conn_on_review() - it waits: does it still have to, and here? */
+void conn_on_review(struct conn *c);
+/** conn_on_steered() - the connection came back from another path, or bytes came up: go on */
 void conn_on_steered(struct conn *c);
 
 /** conn_quickack() - acknowledge what was received now, not in 40 ms */

@@ -1,96 +1,335 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Session key, pin, decision. */
+/* Pin or prefix, decision. */
 #include "net/dispatch.h"
 
 #include <pthread.h>
 
-#include "kvpin_key.h"
+#include "core/body_scan.h"
+#include "net/keys.h"
 #include "net/worker.h"
 
 /* Serialises placements: pick and count are one step for all workers. Held for about a
  * microsecond, and never by requests whose session is pinned. Taken inside a shard's lock. */
 static pthread_mutex_t placement_lock = PTHREAD_MUTEX_INITIALIZER;
 
-void dispatch_key(struct conn *c)
+/* A slot that was free when it was chosen may be the kernel's a moment later; after so many times
+ * the request is sent all the same, and the server queues it. */
+#define TAKE_TRIES 8
+
+/* The pin of the session that this request shall keep away from, as a set. */
+static uint64_t avoided(const struct exchange *x, struct balancer *b)
 {
-	struct exchange *x = c->x;
-	struct worker_stats *stats = c->worker->stats;
-	const struct kvpin_head *h = &x->request;
-
-	x->keyed = h->key_rank != KVPIN_KEY_NONE;
-	if (!x->keyed) {
-		stat_add(&stats->keyless, 1);
-		return;
-	}
-	if (h->key_len > KVPIN_KEY_BYTES)
-		stat_add(&stats->long_keys, 1);
-	if (h->flags & KVPIN_HEAD_KEY_REPEATED)
-		stat_add(&stats->repeated_keys, 1);
-	x->session = kvpin_key_hash(buf_data(&c->in) + h->key_off, h->key_len);
-}
-
-static void dispatch_decide(struct worker *w)
-{
-	struct balancer *b = w->balancer;
-
-	decide_view(&w->decide_in, &b->backends, b->sessions, balancer_now_ms());
-	decide(&w->decide_in, &w->decision);
-}
-
-bool dispatch_choose(struct conn *c)
-{
-	struct exchange *x = c->x;
-	struct worker *w = c->worker;
-	struct balancer *b = w->balancer;
-	struct decide_input *in = &w->decide_in;
-	struct kvpin_decision *d = &w->decision;
+	uint64_t slots = 0;
 	struct session_txn txn;
-	bool placing;
+
+	/* A call that is its own parent would drive the session away from its cache. */
+	if (!x->avoids || (x->keyed && x->session == x->parent))
+		return 0;
+	if (session_begin(b->sessions, x->parent, balancer_now_ms(), &txn))
+		slots = 1ULL << txn.session.backend;
+	session_abort(&txn);
+	return slots;
+}
+
+/* What the prefix index knows of the request, for decide(). */
+static void prefix_ask(struct worker *w, const struct exchange *x)
+{
+	const struct affinity_config *a = &w->config->affinity;
+	struct balancer *b = w->balancer;
+	struct prefix_match *m = &w->decide_in.prefix;
+	struct prefix_index *index = atomic_load(&b->prefix);
+	uint32_t generation[BACKENDS_MAX];
+
+	m->windows = 0;
+	if (!x->chain || !index)
+		return;
+	backend_generations(&b->backends, generation);
+	prefix_lookup(index, x->chain->hash, x->chain->nr, generation, a->prefix.common,
+		      balancer_now_ms(), m);
+	m->min_match = a->prefix.min_match;
+	m->guard_abs = a->prefix.guard_abs;
+	m->guard_rel = a->prefix.guard_rel;
+}
+
+/* Bound at dispatch: parallel requests with one head agree. */
+static void prefix_bind(struct worker *w, const struct exchange *x, uint32_t slot)
+{
+	struct balancer *b = w->balancer;
+	struct prefix_index *index = atomic_load(&b->prefix);
+	uint32_t generation[BACKENDS_MAX];
+	uint64_t now_ms = balancer_now_ms();
+
+	if (!x->chain || !index)
+		return;
+	backend_generations(&b->backends, generation);
+	prefix_insert(index, x->chain->hash, x->chain->nr, slot, generation[slot], now_ms);
+	prefix_insert(index, x->chain->plain, x->chain->nr_plain, slot, generation[slot], now_ms);
+}
+
+/* The first decision about a request that prefix routing has decided. */
+static void prefix_decided(struct conn *c, uint64_t now_ms)
+{
+	const struct kvpin_decision *d = &c->worker->record.decision;
+	struct worker_stats *stats = c->worker->stats;
+
+	if (d->reason != DECIDE_PREFIX && d->reason != DECIDE_PREFIX_GUARDED &&
+	    d->reason != DECIDE_PREFIX_COLD)
+		return;
+	stat_add(&stats->prefixes[d->reason], 1);
+	if (d->reason == DECIDE_PREFIX)
+		c->x->later_turn = true;
+	if (d->disturbed == SESSION_NO_BACKEND)
+		return;
+	stat_add(&stats->backend[d->disturbed].forced, 1);
+	pressure_add(&c->worker->balancer->pressure, now_ms);
+}
+
+/* What a server without this session's cache has to prefill: the request repeats the context. */
+static uint64_t request_bytes(const struct exchange *x)
+{
+	const struct kvpin_body *body = &x->request_body;
+
+	return body->payload + (body->state == KVPIN_BS_COUNTED ? body->left : 0);
+}
+
+static void input_session(struct conn *c, const struct session_txn *txn, uint64_t now_ms)
+{
+	struct decide_input *in = &c->worker->decide_in;
+	const struct session *s = &txn->session;
+	struct exchange *x = c->x;
+
+	in->pin = s->backend;
+	if (!x->bound) {
+		x->later_turn = true;
+		x->context = s->context;
+	}
+	in->guard.cold = s->epoch !=
+			 (uint16_t)backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
+	in->guard.idle_ms = now_ms > s->last_used_ms ? (uint32_t)(now_ms - s->last_used_ms) : 0;
+}
+
+static void input_begin(struct conn *c)
+{
+	const struct config *config = c->worker->config;
+	struct decide_input *in = &c->worker->decide_in;
+	struct exchange *x = c->x;
+	uint64_t bytes = request_bytes(x);
 
 	in->keyed = x->keyed;
 	in->session = x->session;
 	in->pin = SESSION_NO_BACKEND;
 	in->excluded = x->excluded;
-	in->placement = w->config->placement;
+	in->avoided = avoided(x, c->worker->balancer);
+	in->prefix.windows = 0;
 	in->turn = 0;
-	if (x->keyed && session_begin(b->sessions, x->session, balancer_now_ms(), &txn)) {
-		in->pin = txn.session.backend;
-		if (!x->attempts)
-			x->later_turn = true;
+	x->control = x->keyed && guard_control(x->session, config->experiment_milli);
+	in->guard = (struct decide_guard){
+		.context = bytes > x->context ? bytes : x->context,
+		.waited = x->waited,
+		.go = c->wait.waits && c->wait.go,
+		.control = x->control,
+	};
+	decide_configure(in, config);
+}
+
+static void dispatch_decide(struct conn *c, uint64_t now_ms)
+{
+	struct worker *w = c->worker;
+	struct balancer *b = w->balancer;
+
+	decide_view(&w->decide_in, &b->backends, b->sessions, now_ms);
+	wait_view(b, c, &w->decide_in);
+	decide(&w->decide_in, &w->record.decision);
+}
+
+static bool decision_sends(const struct kvpin_decision *d)
+{
+	return d->backend != SESSION_NO_BACKEND && d->guard != GUARD_WAIT &&
+	       d->guard != GUARD_DISPLACE && d->guard != GUARD_REFUSE;
+}
+
+/* Decide, and count in flight what is to be sent, in one step: if the slot is gone by then, decide
+ * anew. */
+static void dispatch_take(struct conn *c, uint64_t now_ms)
+{
+	struct worker *w = c->worker;
+	struct kvpin_decision *d = &w->record.decision;
+
+	for (int tries = 0;; tries++) {
+		struct backend *b;
+
+		dispatch_decide(c, now_ms);
+		if (!decision_sends(d))
+			return;
+		b = &w->balancer->backends.slot[d->backend];
+		if (backend_take(b))
+			return;
+		if (d->guard == GUARD_OVER || tries == TAKE_TRIES) {
+			backend_inflight_add(b, 1);
+			return;
+		}
 	}
-	dispatch_decide(w);
-	placing = d->reason != DECIDE_PINNED;
+}
+
+static void dispatch_record(struct conn *c, const struct session_txn *txn)
+{
+	struct worker *w = c->worker;
+	const struct exchange *x = c->x;
+	struct explain_record *r = &w->record;
+
+	r->at_ns = balancer_now_ns();
+	r->session = x->session;
+	r->context = w->decide_in.guard.context;
+	r->pin = w->decide_in.pin;
+	r->turns = x->keyed ? txn->session.turns : 0;
+	r->idle_ms = w->decide_in.guard.idle_ms;
+	r->keyed = x->keyed;
+	r->cold = w->decide_in.guard.cold;
+	r->steered = false;
+	r->attempt = x->attempts + 1;
+	keys_source(c, r->source);
+	explain_add(w->explain, r);
+}
+
+/* The session belongs to that server from here on, whether the request waits or goes. */
+static void dispatch_bind(struct conn *c, struct session_txn *txn)
+{
+	struct exchange *x = c->x;
+	struct worker *w = c->worker;
+	const struct kvpin_decision *d = &w->record.decision;
+	const struct decide_input *in = &w->decide_in;
+	const struct backend *b = &w->balancer->backends.slot[d->backend];
+	bool moved = in->pin != SESSION_NO_BACKEND && in->pin != d->backend;
+
+	if (moved) {
+		stat_add(&w->stats->moves[d->reason], 1);
+		if (d->reason == DECIDE_MOVED_BUSY || d->reason == DECIDE_MOVED_GUARD) {
+			stat_add(&w->stats->backend[in->pin].forced, 1);
+			pressure_add(&w->balancer->pressure, txn->now_ms);
+		}
+	}
+	if (!x->bound || moved)
+		x->first_here = moved || in->pin == SESSION_NO_BACKEND || in->guard.cold;
+	txn->again = x->bound;
+	txn->epoch = backend_epoch(b);
+	txn->control = x->control;
+	txn->context = request_bytes(x);
+	x->bound = true;
+	session_commit(txn, d->backend);
+}
+
+/* Without a server, or without a place in a queue: what the client is told. */
+static enum dispatch dispatch_refused(const struct conn *c)
+{
+	if (c->worker->record.decision.backend == SESSION_NO_BACKEND)
+		return DISPATCH_NOBODY;
+	return c->x->waited ? DISPATCH_LATE : DISPATCH_FULL;
+}
+
+/* Into the queue, or it stays there where it is. */
+static enum dispatch dispatch_wait(struct conn *c)
+{
+	struct worker *w = c->worker;
+	const struct kvpin_decision *d = &w->record.decision;
+	uint32_t cold_ms = GUARD_UNKNOWN;
+
+	if (!c->x->waits_ns)
+		c->x->waits_ns = balancer_now_ns();
+	if (c->wait.waits && c->wait.slot == d->backend)
+		return DISPATCH_WAIT;
+	for (uint32_t i = 0; i < d->nr_candidates; i++)
+		if (d->candidate[i].id == d->backend)
+			cold_ms = d->candidate[i].cold_ms;
+	wait_leave(c);
+	wait_join(c, d->backend, cold_ms);
+	return DISPATCH_WAIT;
+}
+
+enum dispatch dispatch_choose(struct conn *c)
+{
+	struct exchange *x = c->x;
+	struct worker *w = c->worker;
+	struct balancer *b = w->balancer;
+	struct decide_input *in = &w->decide_in;
+	struct kvpin_decision *d = &w->record.decision;
+	uint64_t now_ms = balancer_now_ms();
+	enum dispatch done = DISPATCH_GO;
+	struct session_txn txn;
+	bool first = !x->attempts && !x->waits_ns, again = x->waits_ns, placing, displace;
+
+	input_begin(c);
+	if (x->keyed && session_begin(b->sessions, x->session, now_ms, &txn))
+		input_session(c, &txn, now_ms);
+	else if (x->keyed && first && x->key.at != KEY_NONE)
+		stat_add(&w->stats->first_turns, 1);
+	dispatch_decide(c, now_ms);
+	/* A pinned session's slot needs no lock to be taken. */
+	placing = d->reason != DECIDE_PINNED || !decision_sends(d) ||
+		  (d->guard != GUARD_OVER && !backend_take(&b->backends.slot[d->backend]));
 	if (placing) {
 		pthread_mutex_lock(&placement_lock);
-		if (in->placement == PLACEMENT_ROUND_ROBIN || !in->keyed)
+		if (in->placement == PLACEMENT_ROUND_ROBIN || !in->keyed || in->guard.control)
 			in->turn = atomic_fetch_add(&b->turn, 1);
-		dispatch_decide(w);
+		prefix_ask(w, x);
+		dispatch_take(c, now_ms);
+	} else if (d->guard == GUARD_OVER) {
+		backend_inflight_add(&b->backends.slot[d->backend], 1);
 	}
 	x->reason = d->reason;
-	x->attempts++;
-	if (d->backend != SESSION_NO_BACKEND) {
-		x->backend = &b->backends.slot[d->backend];
-		backend_inflight_add(x->backend, 1);
-		if (x->keyed) {
-			txn.again = x->attempts > 1;
-			session_commit(&txn, d->backend);
-		}
-		if (in->pin != SESSION_NO_BACKEND && in->pin != d->backend)
-			stat_add(&w->stats->moves[d->reason], 1);
-	} else if (x->keyed) {
-		session_abort(&txn);
+	displace = d->guard == GUARD_DISPLACE;
+	if (!decision_sends(d))
+		done = d->backend == SESSION_NO_BACKEND || d->guard == GUARD_REFUSE
+			       ? dispatch_refused(c)
+			       : dispatch_wait(c);
+	/* A review that changes nothing is no news. */
+	again = again && done == DISPATCH_WAIT && d->backend == in->pin;
+	if (!again)
+		dispatch_record(c, &txn);
+	if (first && (done == DISPATCH_GO || done == DISPATCH_WAIT))
+		prefix_decided(c, now_ms);
+	if (done == DISPATCH_GO) {
+		wait_leave(c);
+		dispatch_sent(c, d->backend);
+		x->over = d->guard == GUARD_OVER;
 	}
+	if (x->keyed && !again && (done == DISPATCH_GO || done == DISPATCH_WAIT))
+		dispatch_bind(c, &txn);
+	else if (x->keyed)
+		session_abort(&txn);
 	if (placing)
 		pthread_mutex_unlock(&placement_lock);
-	return d->backend != SESSION_NO_BACKEND;
+	if (displace)
+		wait_displace(b, d->backend, d->go_ms);
+	return done;
+}
+
+void dispatch_sent(struct conn *c, uint32_t slot)
+{
+	struct exchange *x = c->x;
+	uint64_t now_ns = balancer_now_ns();
+
+	x->backend = &c->worker->balancer->backends.slot[slot];
+	x->attempts++;
+	x->over = false;
+	x->sent_ns = now_ns;
+	prefix_bind(c->worker, x, slot);
+	if (!x->waits_ns)
+		return;
+	x->wait_ns += now_ns - x->waits_ns;
+	stat_add(&c->worker->stats->backend[slot].waits, 1);
+	stat_add(&c->worker->stats->backend[slot].wait_ns, now_ns - x->waits_ns);
+	x->waits_ns = 0;
 }
 
 void dispatch_release(struct conn *c)
 {
 	struct exchange *x = c->x;
+	uint32_t slot;
 
 	if (!x->backend)
 		return;
+	slot = x->backend->id;
 	backend_inflight_add(x->backend, -1);
 	x->backend = NULL;
+	wait_kick(c->worker->balancer, slot);
 }

@@ -20,8 +20,10 @@
 #include "net/account.h"
 #include "net/dispatch.h"
 #include "net/head_edit.h"
+#include "net/keys.h"
 #include "net/relay.h"
 #include "net/reply.h"
+#include "net/turn.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -57,6 +59,8 @@ int exchange_begin(struct conn *c)
 
 void exchange_end(struct conn *c)
 {
+	if (c->x)
+		keys_free(c->x);
 	free(c->x);
 	c->x = NULL;
 }
@@ -72,6 +76,7 @@ static void exchange_done(struct conn *c)
 	struct exchange *x = c->x;
 	bool whole = x->request_body.state == KVPIN_BS_DONE && x->sent == x->ready;
 
+	turn_done(c);
 	exchange_settle(c, OUTCOME_OK);
 	if (whole && !x->close_upstream && !x->discard && !c->eof_passed)
 		upstream_keep(c);
@@ -102,6 +107,7 @@ static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned i
 	}
 	exchange_settle(c, outcome);
 	upstream_drop(c, true);
+	wait_leave(c);
 	conn_set_state(c, CONN_REPLY);
 }
 
@@ -141,10 +147,53 @@ static void server_failed(struct conn *c, enum backend_cause cause, int err)
 	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
 		LOG(WARN, "backend down", F_STR("backend", backend->name),
 		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));
+	if (err == EHOSTUNREACH || err == EHOSTDOWN)
+		backend_host_lost(&b->backends, backend);
 	c->x->excluded |= 1ULL << backend->id;
 }
 
-/* Choose a server and send what is there; again and again while servers cannot be reached. */
+/* A server has a free slot again about when one of its exchanges ends. */
+static uint32_t retry_busy_s(const struct conn *c)
+{
+	const struct balancer *b = c->worker->balancer;
+	uint32_t ms = b->backends.slot[c->worker->record.decision.backend].exchange_ms;
+
+	return ms > 1000 ? (ms + 999) / 1000 : 1;
+}
+
+/* Returns whether the exchange has a server; if not, it waits, or the client is told why. */
+static bool exchange_choose(struct conn *c)
+{
+	struct exchange *x = c->x;
+
+	switch (dispatch_choose(c)) {
+	case DISPATCH_GO:
+		return true;
+	case DISPATCH_WAIT:
+		if (c->state != CONN_WAIT)
+			conn_set_state(c, CONN_WAIT);
+		return false;
+	case DISPATCH_FULL:
+		exchange_reply(c, OUTCOME_QUEUE_FULL, 503,
+			       "All slots of the model server are busy, and its queue is full.",
+			       "queue_full", retry_busy_s(c));
+		return false;
+	case DISPATCH_LATE:
+		exchange_reply(c, OUTCOME_QUEUE_TIMEOUT, 504,
+			       "All slots of the model server stayed busy for too long.",
+			       "queue_timeout", retry_busy_s(c));
+		return false;
+	case DISPATCH_NOBODY:
+		break;
+	}
+	exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER, 503,
+		       "No model server is available.", "no_server",
+		       retry_after_s(c->worker->config));
+	return false;
+}
+
+/* Choose a server, where none is chosen yet, and send what is there; again and again while servers
+ * cannot be reached. */
 static void exchange_dispatch(struct conn *c)
 {
 	struct exchange *x = c->x;
@@ -158,18 +207,14 @@ static void exchange_dispatch(struct conn *c)
 		(x->request_body.state != KVPIN_BS_COUNTED ||
 		 x->request_body.left + x->ready > config->limit.hold_bytes);
 	for (;;) {
-		if (x->attempts >= ATTEMPTS_MAX) {
+		if (x->attempts >= ATTEMPTS_MAX && !x->backend) {
 			exchange_reply(c, OUTCOME_UNREACHABLE, 502,
 				       "The model server could not be reached.",
 				       "server_unreachable", 0);
 			return;
 		}
-		if (!dispatch_choose(c)) {
-			exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER,
-				       503, "No model server is available.", "no_server",
-				       retry_after_s(config));
+		if (!x->backend && !exchange_choose(c))
 			return;
-		}
 		x->held = true;
 		request_rewind(x);
 		conn_set_state(c, CONN_EXCHANGE);
@@ -180,6 +225,21 @@ static void exchange_dispatch(struct conn *c)
 		dispatch_release(c);
 	}
 	exchange_send(c);
+}
+
+void exchange_slot(struct conn *c)
+{
+	uint32_t slot = c->wait.slot;
+
+	if (!wait_taken(c))
+		return;
+	dispatch_sent(c, slot);
+	exchange_dispatch(c);
+}
+
+void exchange_review(struct conn *c)
+{
+	exchange_dispatch(c);
 }
 
 /* The server that this exchange was on is gone and nothing of an answer came. */
@@ -330,6 +390,48 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 	return text;
 }
 
+/* The client waits for leave to send the body that the decision needs. It is given here, and the
+ * server is not asked again: it gets the request with its body. */
+static void send_continue(struct conn *c)
+{
+	static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+	const uint32_t len = sizeof(text) - 1;
+
+	if (buf_reserve(&c->worker->pool, &c->out, len)) {
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
+	memcpy(c->out.mem + c->out.end, text, len);
+	c->out.end += len;
+	c->x->out_ready += len;
+	if (relay_flush(c) == RELAY_CLIENT_GONE)
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+}
+
+/* The session is looked for in the body: dispatch once enough of it is there, or all that can be
+ * held. */
+static void exchange_await(struct conn *c)
+{
+	if (keys_body(c) || !relay_request_open(c)) {
+		keys_settle(c);
+		exchange_dispatch(c);
+	}
+}
+
+/* The body begins to be awaited; @expects: the client waits for leave to send it. */
+static void await_begin(struct conn *c, bool expects)
+{
+	struct exchange *x = c->x;
+
+	/* No byte of it has gone anywhere. */
+	x->held = true;
+	conn_set_state(c, CONN_EXCHANGE);
+	if (expects && buf_len(&c->in) == x->ready && !x->request_body.payload)
+		send_continue(c);
+	if (c->state == CONN_EXCHANGE)
+		exchange_await(c);
+}
+
 /* A complete head: judge it, edit it, send it on its way. */
 void exchange_start(struct conn *c)
 {
@@ -337,6 +439,7 @@ void exchange_start(struct conn *c)
 	struct head_connection said;
 	struct head_change change = {0};
 	char fields[BUF_HEADROOM / 2];
+	bool body;
 
 	x->started_ns = balancer_now_ns();
 	kvpin_body_of_request(&x->request_body, &x->request);
@@ -348,12 +451,17 @@ void exchange_start(struct conn *c)
 			       "connect_not_supported", 0);
 		return;
 	}
-	dispatch_key(c);
+	body = keys_begin(c);
 	x->upgrade = said.upgrade && (x->request.flags & KVPIN_HEAD_UPGRADE) && x->request.minor;
 	change.keep_upgrade = x->upgrade;
 	change.version_11 = !x->request.minor;
 	change.insert = added_fields(c, fields, sizeof(fields));
+	change.drop_expect = body && keys_expects(c);
 	x->ready = head_edit(&c->in, &x->request, &change, c->worker->edit);
+	if (body && keys_wait(c)) {
+		exchange_abort(c, CONN_CLOSE_NO_MEMORY);
+		return;
+	}
 	switch (relay_walk_request(c)) {
 	case RELAY_BAD_REQUEST:
 		exchange_trouble(c, RELAY_BAD_REQUEST);
@@ -365,6 +473,11 @@ void exchange_start(struct conn *c)
 	default:
 		break;
 	}
+	if (body) {
+		await_begin(c, change.drop_expect);
+		return;
+	}
+	keys_settle(c);
 	exchange_dispatch(c);
 }
 
@@ -427,7 +540,9 @@ void exchange_client_readable(struct conn *c)
 		read_ahead(c);
 	} else {
 		end = relay_read_request(c);
-		if (end == RELAY_WAIT || end == RELAY_DONE)
+		if (c->x->wait && (end == RELAY_WAIT || end == RELAY_DONE))
+			exchange_await(c);
+		else if (end == RELAY_WAIT || end == RELAY_DONE)
 			exchange_send(c);
 		else
 			exchange_trouble(c, end);
@@ -437,8 +552,16 @@ void exchange_client_readable(struct conn *c)
 
 void exchange_answer(struct conn *c)
 {
-	enum relay_end end = relay_answer(c);
 	struct exchange *x = c->x;
+	enum relay_end end;
+
+	/* Only the 100 of send_continue() can be there. */
+	if (x->wait) {
+		if (relay_flush(c) == RELAY_CLIENT_GONE)
+			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
+		return;
+	}
+	end = relay_answer(c);
 
 	/* All of a tunnel's answer may have come in one go, its end included. */
 	if (x->head_done && x->status == 101 && c->state == CONN_EXCHANGE &&
@@ -457,7 +580,8 @@ void exchange_answer(struct conn *c)
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
 	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
-		steer_within(c);
+		if (!splice_within(c))
+			steer_within(c);
 	} else {
 		exchange_trouble(c, end);
 	}
@@ -483,6 +607,12 @@ void exchange_head_timeout(struct conn *c)
 	c->close_after = true;
 	exchange_reply(c, OUTCOME_TIMEOUT, 408, "The request head took too long.", "head_timeout",
 		       0);
+}
+
+void exchange_wait_over(struct conn *c)
+{
+	c->x->waited = true;
+	exchange_dispatch(c);
 }
 
 void exchange_timeout(struct conn *c)

@@ -48,6 +48,15 @@ void exchange_server_lost(struct conn *c);
 /** exchange_timeout() - nothing moved for too long in CONN_EXCHANGE */
 void exchange_timeout(struct conn *c);
 
+/** exchange_slot() - CONN_WAIT: a slot was handed over: send */
+void exchange_slot(struct conn *c);
+
+/** exchange_review() - CONN_WAIT: decide anew */
+void exchange_review(struct conn *c);
+
+/** exchange_wait_over() - CONN_WAIT has lasted for guard.wait */
+void exchange_wait_over(struct conn *c);
+
 /** exchange_head_timeout() - a head took too long to complete */
 void exchange_head_timeout(struct conn *c);
 

@@ -117,6 +117,10 @@ static bool goes(struct text name, const struct head_change *change, const struc
 		if (text_is(name, "te"))
 			return true;
 		break;
+	case 6:
+		if (text_is(name, "expect"))
+			return change->drop_expect;
+		break;
 	case 7:
 		if (text_is(name, "upgrade"))
 			return !change->keep_upgrade;
@@ -147,7 +151,7 @@ static bool changes_nothing(const struct kvpin_head *h, const struct head_change
 			     KVPIN_HEAD_HOP | KVPIN_HEAD_UPGRADE;
 
 	return !(h->flags & hop) && !h->start && !change->drop_transfer_encoding &&
-	       !change->version_11 && !*change->insert;
+	       !change->version_11 && !change->drop_expect && !*change->insert;
 }
 
 static uint8_t *put(uint8_t *to, const void *from, size_t n)

@@ -26,10 +26,11 @@ struct head_connection {
 struct head_connection head_connection(const struct kvpin_head *h, const uint8_t *head);
 
 struct head_change {
-	bool keep_upgrade;	    /* leave Upgrade, and Connection: upgrade */
+	bool keep_upgrade;	     /* leave Upgrade, and Connection: upgrade */
 	bool drop_transfer_encoding; /* the chunk framing is taken off the body */
-	bool version_11;	    /* request of an HTTP/1.0 client */
-	const char *insert;	    /* whole field lines with their CRLF, or "" */
+	bool version_11;	     /* request of an HTTP/1.0 client */
+	bool drop_expect;	     /* the expectation was met here */
+	const char *insert;	     /* whole field lines with their CRLF, or "" */
 };
 
 /**

@@ -12,11 +12,13 @@
 #include "net/relay.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
 #include "net/head_edit.h"
+#include "net/turn.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -200,6 +202,7 @@ static void answer_time(struct conn *c)
 		x->ttft_ns = now_ns - x->started_ns;
 		hist_add(&stats->ttft[x->later_turn ? TURN_LATER : TURN_FIRST], &hist_ttft_bounds,
 			 x->ttft_ns);
+		turn_first_token(c);
 	} else {
 		hist_add(&stats->token_gap, &hist_token_gap_bounds, now_ns - x->token_ns);
 	}
@@ -254,6 +257,21 @@ static void server_answered(struct conn *c)
 		LOG(INFO, "backend up", F_STR("backend", b->name), F_STR("cause", "answered"));
 }
 
+/* The fields that this proxy adds to an answer; "" when none. */
+static const char *answer_fields(const struct conn *c, uint16_t status, char *text, size_t bytes)
+{
+	const struct exchange *x = c->x;
+	int n = 0;
+
+	*text = '\0';
+	if (c->close_after && status != 101)
+		n = snprintf(text, bytes, "Connection: close\r\n");
+	if (x->generated[0])
+		snprintf(text + n, bytes - n, "%s: %s\r\n",
+			 c->worker->config->affinity.generate_header, x->generated);
+	return text;
+}
+
 /* The final answer's head, or a 1xx before it, is complete at the buffer's front. */
 static enum relay_end answer_head(struct conn *c)
 {
@@ -262,6 +280,7 @@ static enum relay_end answer_head(struct conn *c)
 	struct head_change change = {.insert = ""};
 	struct head_connection said = head_connection(h, buf_data(&c->out));
 	bool interim = h->status < 200 && h->status != 101;
+	char fields[BUF_HEADROOM / 2];
 	uint32_t len;
 
 	kvpin_body_of_response(&x->answer_body, h, x->request.method);
@@ -284,8 +303,7 @@ static enum relay_end answer_head(struct conn *c)
 			change.drop_transfer_encoding = true;
 			x->plain_body = x->answer_body.state != KVPIN_BS_DONE;
 		}
-		if (c->close_after && h->status != 101)
-			change.insert = "Connection: close\r\n";
+		change.insert = answer_fields(c, h->status, fields, sizeof(fields));
 		server_answered(c);
 	}
 	/* RFC 9112 2.3: a proxy speaks its own version. */

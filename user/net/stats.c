@@ -15,4 +15,10 @@ const char *const stat_refusal_names[KVPIN_REFUSED_NR] = {
 #undef X
 };
 
-const char *const stat_path_names[STAT_PATH_NR] = {"relay", "steer"};
+const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR] = {
+#define X(id, text) text,
+	KVPIN_SPLICE_REFUSALS(X)
+#undef X
+};
+
+const char *const stat_path_names[STAT_PATH_NR] = {"relay", "steer", "splice"};

@@ -251,7 +251,10 @@ static void answer_describe(struct conn *c, struct upstream *u)
 	ku->body = x->answer_body;
 	ku->flags = (x->answer.flags & KVPIN_HEAD_EVENT_STREAM ? KVPIN_ANSWER_STREAM : 0) |
 		    (x->token_seen ? KVPIN_ANSWER_TOKEN : 0) |
-		    (x->later_turn ? KVPIN_ANSWER_LATER : 0);
+		    (x->later_turn ? KVPIN_ANSWER_LATER : 0) |
+		    (x->first_here ? KVPIN_ANSWER_FIRST_HERE : 0) |
+		    (x->over ? KVPIN_ANSWER_OVER : 0) | KVPIN_ANSWER_DAEMON |
+		    (x->token_seen ? KVPIN_ANSWER_COUNTED : 0);
 	ku->method = x->request.method;
 	ku->status = x->status;
 	ku->token_ns = x->token_ns;
@@ -262,6 +265,8 @@ static void answer_describe(struct conn *c, struct upstream *u)
 	k->session = x->session;
 	k->keyed = x->keyed;
 	k->bytes_up = x->bytes_up;
+	k->context = (uint32_t)x->context;
+	k->wait_ms = (uint32_t)(x->wait_ns / 1000000);
 	k->tell = c->close_after;
 	k->hold = 0;
 	__atomic_store_n(&k->running, u->steer.entry, __ATOMIC_SEQ_CST);

@@ -135,6 +135,14 @@ static int exchange_rebuild(struct conn *c, uint32_t entry, bool wanted)
 	x->keyed = k->keyed;
 	x->session = k->session;
 	x->later_turn = ku->flags & KVPIN_ANSWER_LATER;
+	x->first_here = ku->flags & KVPIN_ANSWER_FIRST_HERE;
+	x->over = ku->flags & KVPIN_ANSWER_OVER;
+	x->bound = true;
+	x->context = k->context;
+	x->wait_ns = k->wait_ms * 1000000ULL;
+	x->request_body.payload = k->bytes_up;
+	x->sent_ns = k->started_ns + x->wait_ns;
+	x->control = x->keyed && guard_control(x->session, c->worker->config->experiment_milli);
 	x->reason = DECIDE_PINNED;
 	x->attempts = 1;
 	x->backend = &b->backends.slot[ku->backend];

@@ -11,6 +11,7 @@
 #include "base/hist.h"
 #include "net/account.h"
 #include "net/steer_private.h"
+#include "net/turn.h"
 
 /* A client keeps connections to a server or two; one that has more does without for the rest. */
 #define UPSTREAMS_PER_CONN 2
@@ -130,6 +131,7 @@ static bool pin_get(void *arg, uint64_t id, struct session *out)
 		.backend = k.backend,
 		.turns = k.turns,
 		.moves = k.moves,
+		.context = k.context,
 	};
 	return true;
 }
@@ -140,10 +142,16 @@ static void pin_put(void *arg, const struct session *s)
 		.backend = s->backend,
 		.turns = s->turns,
 		.moves = s->moves,
+		.context = s->context,
 		.last_used_ns = s->last_used_ms * NS_PER_MS,
 		.created_ns = s->created_ms * NS_PER_MS,
 	};
 
+	/* The control arm takes turns, which is the daemon's to count. */
+	if (s->control) {
+		kern_session_del(arg, s->id);
+		return;
+	}
 	/* A full map: this session's requests are passed up, with the reason. */
 	kern_session_put(arg, s->id, &k);
 }
@@ -191,6 +199,8 @@ static void pin_collect(void *arg, uint64_t id, const struct kvpin_session *k, c
 		.backend = b->id,
 		.turns = k->turns,
 		.moves = k->moves,
+		.context = k->context,
+		.epoch = backend_epoch(b),
 	};
 }
 
@@ -210,11 +220,14 @@ void steer_configure(struct steer *s, const struct config *config)
 	struct kvpin_config *k = s->kern.config;
 	uint32_t flags = 0, head_bytes = config->limit.head_bytes;
 
-	/* What the kernel cannot do to a request: add a field, or leave its pin. */
-	if (!config->forwarded_for && config->placement != PLACEMENT_HASH)
+	/* What the kernel cannot do to a request: add a field, leave its pin, or read a key that
+	 * stands elsewhere than in a header. */
+	if (!config->forwarded_for && config->placement != PLACEMENT_HASH &&
+	    config_keys_in_head(config))
 		flags |= KVPIN_CONFIG_REQUESTS;
-	if (config->log.requests)
+	if (config->log.requests || config->experiment_milli)
 		flags |= KVPIN_CONFIG_EVENTS;
+	k->slow_ns = TURN_SLOW_NS;
 	k->budget = config->steer.budget_bytes;
 	k->budget_all = config->steer.budget_all_bytes;
 	k->head_bytes = head_bytes;

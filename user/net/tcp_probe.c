@@ -27,5 +27,13 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 		p->state = TCP_PROBE_CLOSED;
 	p->received = t.tcpi_bytes_received;
 	p->accepted = t.tcpi_bytes_sent - t.tcpi_bytes_retrans + t.tcpi_notsent_bytes;
+	p->unsent = t.tcpi_notsent_bytes;
+	p->unacked = t.tcpi_unacked;
+	p->send_mss = t.tcpi_snd_mss;
+	p->send_wscale = t.tcpi_options & TCPI_OPT_WSCALE ? t.tcpi_snd_wscale : 0;
+	p->receive_wscale = t.tcpi_options & TCPI_OPT_WSCALE ? t.tcpi_rcv_wscale : 0;
+	p->timestamps = t.tcpi_options & TCPI_OPT_TIMESTAMPS;
+	p->sack = t.tcpi_options & TCPI_OPT_SACK;
+	p->ecn = t.tcpi_options & TCPI_OPT_ECN;
 	return true;
 }

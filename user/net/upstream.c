@@ -32,6 +32,7 @@ static void upstream_close(struct upstream *u, bool reset)
 		c->current = NULL;
 	steer_upstream_leave(u);
 	steer_sock_close(c, &u->steer, &u->sock, reset, on_closed);
+	splice_leave(c->worker, &u->splice, reset);
 }
 
 void upstream_ended(struct upstream *u)
@@ -69,7 +70,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	}
 	if (events & UV_WRITABLE)
 		conn_on_upstream_ready(c);
-	if ((events & UV_READABLE) && c->current == u && c->state != CONN_CLOSED)
+	if ((events & (UV_READABLE | UV_DISCONNECT)) && c->current == u && c->state != CONN_CLOSED)
 		conn_on_upstream_readable(c);
 }
 
@@ -80,13 +81,16 @@ void upstream_connected(struct upstream *u)
 
 static int upstream_connect(struct upstream *u)
 {
-	int fd, err, on = 1;
+	int fd, err, on = 1, segment = splice_segment_bytes(u->conn);
 
 	fd = socket(u->addr.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd < 0)
 		return -errno;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	/* Only makes it smaller. */
+	if (segment)
+		setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof(segment));
 	if (connect(fd, &u->addr.sa, u->addr.len) == 0) {
 		u->connecting = false;
 	} else if (errno == EINPROGRESS) {
@@ -99,6 +103,8 @@ static int upstream_connect(struct upstream *u)
 	err = sock_open(&u->sock, &u->conn->worker->loop, fd, u, on_event);
 	if (err)
 		close(fd);
+	else
+		splice_connecting(u, fd);
 	return err;
 }
 
@@ -115,8 +121,8 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	taken = !u || steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || !taken || u->steer.once || sock_unread(u->sock.fd) ||
-		  steer_waiting(&u->steer))) {
+	if (u && (fresh || !taken || u->epoch != backend_epoch(backend) || u->steer.once ||
+		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
 	}
@@ -135,7 +141,7 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	u->conn = c;
 	u->addr = backend->addr;
 	u->slot = backend->id;
-	u->epoch = backend->shared->epoch;
+	u->epoch = backend_epoch(backend);
 	err = upstream_connect(u);
 	if (err) {
 		free(u);

@@ -11,6 +11,7 @@
 #include "base/addr.h"
 #include "net/conn.h"
 #include "net/sock.h"
+#include "net/splice.h"
 
 struct upstream {
 	struct conn *conn;
@@ -20,6 +21,7 @@ struct upstream {
 	uint32_t slot;	  /* of the server, in the table of backends */
 	uint32_t epoch;	  /* of the slot when this was connected */
 	struct steer_sock steer;
+	struct splice_sock splice;
 	bool connecting;
 	bool used; /* carried an exchange before: the server may close it at any moment */
 };

@@ -123,6 +123,8 @@ static void worker_stop(struct worker *w)
 	list_for_each_safe (at, next, &w->conns)
 		conn_close(container_of(at, struct conn, link), CONN_CLOSE_STOP);
 	steer_worker_stop(w);
+	wait_worker_stop(w);
+	splice_worker_stop(w);
 	uv_close((uv_handle_t *)&w->accept_pause, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 }
@@ -133,6 +135,7 @@ static void on_wake(uv_async_t *async)
 
 	w->config = atomic_load(&w->balancer->config);
 	atomic_store(&w->seen, w->config);
+	wait_worker_run(w);
 	if (atomic_load(&w->drain))
 		worker_drain(w);
 	if (atomic_load(&w->stop))
@@ -155,8 +158,9 @@ int worker_new(struct balancer *b, unsigned int index, const int *fds, unsigned 
 	if (!w)
 		return -ENOMEM;
 	w->stats = calloc(1, sizeof(*w->stats));
-	if (!w->stats)
-		goto err_stats;
+	w->explain = explain_ring_new();
+	if (!w->stats || !w->explain)
+		goto err_loop;
 	err = uv_loop_init(&w->loop);
 	if (err)
 		goto err_loop;
@@ -168,6 +172,7 @@ int worker_new(struct balancer *b, unsigned int index, const int *fds, unsigned 
 	list_init(&w->conns);
 	uv_async_init(&w->loop, &w->wake, on_wake);
 	w->wake.data = w;
+	wait_worker_init(w);
 	uv_timer_init(&w->loop, &w->accept_pause);
 	w->accept_pause.data = w;
 	for (unsigned int i = 0; i < nr_fds; i++) {
@@ -179,21 +184,27 @@ int worker_new(struct balancer *b, unsigned int index, const int *fds, unsigned 
 	err = steer_worker_init(w, b->steer);
 	if (err)
 		goto err_listen;
+	err = splice_worker_init(w, b->splice);
+	if (err)
+		goto err_steer;
 	listeners_want(w, UV_READABLE);
 	*out = w;
 	return 0;
 
+err_steer:
+	steer_worker_stop(w);
 err_listen:
 	/* The descriptors stay the caller's: only the handles go. */
 	for (unsigned int i = 0; i < w->nr_listen; i++)
 		uv_close((uv_handle_t *)&w->listen[i].poll, NULL);
+	wait_worker_stop(w);
 	uv_close((uv_handle_t *)&w->accept_pause, NULL);
 	uv_close((uv_handle_t *)&w->wake, NULL);
 	uv_run(&w->loop, UV_RUN_DEFAULT);
 	uv_loop_close(&w->loop);
 err_loop:
+	explain_ring_free(w->explain);
 	free(w->stats);
-err_stats:
 	free(w);
 	return err;
 }
@@ -225,6 +236,7 @@ void worker_free(struct worker *w)
 	}
 	uv_loop_close(&w->loop);
 	buf_pool_fini(&w->pool);
+	explain_ring_free(w->explain);
 	free(w->stats);
 	free(w);
 }

@@ -16,14 +16,16 @@
 #include "core/config.h"
 #include "core/decide.h"
 #include "net/balancer.h"
+#include "net/explain.h"
 #include "net/sock.h"
 #include "net/stats.h"
+#include "net/splice.h"
 #include "net/steer.h"
 
 struct worker {
 	struct balancer *balancer;
 	unsigned int index;
-	const struct config *config; /* as this worker sees it; swapped between events */
+	const struct config *config;	     /* as this worker sees it; swapped between events */
 	_Atomic(const struct config *) seen; /* the same, for the main thread */
 	uv_thread_t thread;
 	bool started;
@@ -36,10 +38,13 @@ struct worker {
 	unsigned int accept_batch;
 	uv_timer_t accept_pause; /* out of descriptors: try again a little later */
 	struct list conns;
+	struct wait_worker wait;
+	struct explain_ring *explain;
 	struct steer_worker steer;
+	struct splice_worker splice;
 	struct buf_pool pool;
 	struct decide_input decide_in; /* scratch, too large for a stack frame on the hot path */
-	struct kvpin_decision decision;
+	struct explain_record record;  /* the latest decision, kept as such */
 	uint8_t edit[KVPIN_HEAD_BYTES_MAX + BUF_HEADROOM]; /* scratch of head_edit */
 	struct worker_stats *stats;
 };

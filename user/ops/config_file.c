@@ -92,23 +92,68 @@ static int take_listen(const struct load *l, const struct config_raw *raw)
 	return 0;
 }
 
-static int take_keys(const struct load *l, const struct config_raw *raw)
+static int take_prefix(const struct load *l, const struct config_raw_prefix *raw, const char *entry)
 {
-	const struct setting *s = find_kind(SETTING_HEADER);
 	char field[YAML_PATH_MAX], why[VALUE_WHY_MAX];
 	unsigned int i;
+
+	strcpy(field, entry);
+	yaml_path_key(field, "prefix");
+	if (setting_add_prefix(l->c, why, sizeof(why)))
+		return fail(l, field, why);
+	for (i = 0; i < PREFIX_FIELD_NR; i++) {
+		if (!raw->field[i])
+			continue;
+		strcpy(field, entry);
+		yaml_path_key(field, "prefix");
+		yaml_path_key(field, prefix_fields[i].key);
+		if (prefix_fields[i].set(l->c, raw->field[i], why, sizeof(why)))
+			return fail(l, field, why);
+	}
+	return 0;
+}
+
+/* One source. */
+static int take_key(const struct load *l, const struct config_raw_key *raw, const char *entry)
+{
+	char field[YAML_PATH_MAX], why[VALUE_WHY_MAX];
+	unsigned int i, given = 0, which = 0;
+
+	for (i = 0; i < KEY_FIELD_NR; i++) {
+		if (!raw->field[i])
+			continue;
+		given++;
+		which = i;
+	}
+	if (given + !!raw->prefix != 1)
+		return fail(l, entry,
+			    given ? "names several sources; make an entry of each"
+				  : "names no source; write one such as {header: X-Session-Id}");
+	if (raw->prefix)
+		return take_prefix(l, raw->prefix, entry);
+	strcpy(field, entry);
+	yaml_path_key(field, key_fields[which].key);
+	if (setting_add_source(l->c, which, raw->field[which], why, sizeof(why)))
+		return fail(l, field, why);
+	return 0;
+}
+
+static int take_keys(const struct load *l, const struct config_raw *raw)
+{
+	const struct setting *s = find_kind(SETTING_KEY);
+	char entry[YAML_PATH_MAX];
+	unsigned int i;
+	int err = 0;
 
 	if (!yaml_index_find(l->index, s->key))
 		return 0;
 	setting_clear(s, l->c);
-	for (i = 0; i < raw->nr_keys; i++) {
-		strcpy(field, s->key);
-		yaml_path_entry(field, i);
-		yaml_path_key(field, "header");
-		if (setting_set(s, l->c, raw->keys[i].header, why, sizeof(why)))
-			return fail(l, field, why);
+	for (i = 0; !err && i < raw->nr_keys; i++) {
+		strcpy(entry, s->key);
+		yaml_path_entry(entry, i);
+		err = take_key(l, &raw->keys[i], entry);
 	}
-	return 0;
+	return err;
 }
 
 static int take_backend(const struct load *l, const struct config_raw_backend *raw,

@@ -16,7 +16,7 @@
 #include "ops/suggest.h"
 #include "ops/value.h"
 
-#define GROUPS_MAX 8
+#define GROUPS_MAX 12
 /* yaml_index.c lets nothing deeper through. */
 #define FRAMES_MAX   8
 #define SCALAR_FLAGS (CYAML_FLAG_OPTIONAL | CYAML_FLAG_POINTER)
@@ -30,7 +30,8 @@ struct schema {
 		struct cyaml_schema_field field[SETTINGS_MAX + 1];
 	} group[GROUPS_MAX];
 	unsigned int nr_top, nr_groups;
-	struct cyaml_schema_field key[2], backend[BACKEND_FIELD_NR + 1];
+	struct cyaml_schema_field key[KEY_FIELD_NR + 2], prefix[PREFIX_FIELD_NR + 1];
+	struct cyaml_schema_field backend[BACKEND_FIELD_NR + 1];
 	struct cyaml_schema_value text_entry, key_entry, backend_entry, root;
 };
 
@@ -51,6 +52,8 @@ static const char *group_example(const char *name)
 	static const char *const examples[][2] = {
 		{"affinity", "{keys: [{header: X-Session-Id}]}"},
 		{"sessions", "{ttl: 1h, max: 1000000}"},
+		{"guard", "{busy: prefer_idle_slot, wait: 10s}"},
+		{"experiment", "{share: 0.1}"},
 		{"health", "{path: /health, interval: 2s}"},
 		{"timeouts", "{idle: 75s, stall: 15m}"},
 		{"limits", "{head: 32KiB, connections: 8192}"},
@@ -93,14 +96,31 @@ static struct cyaml_schema_field *schema_field(struct schema *s, const char *key
 	return &s->group[i].field[s->group[i].nr++];
 }
 
+/* An optional text at @offset. */
+static struct cyaml_schema_field schema_text(const char *key, size_t offset)
+{
+	return (struct cyaml_schema_field){
+		.key = key,
+		.data_offset = offset,
+		.value = {CYAML_VALUE_STRING(SCALAR_FLAGS, char *, 0, CYAML_UNLIMITED)},
+	};
+}
+
 static void schema_lists(struct schema *s)
 {
 	unsigned int i;
 
 	s->text_entry = (struct cyaml_schema_value){
 		CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 0, CYAML_UNLIMITED)};
-	s->key[0] = (struct cyaml_schema_field)CYAML_FIELD_STRING_PTR(
-		"header", CYAML_FLAG_POINTER, struct config_raw_key, header, 0, CYAML_UNLIMITED);
+	for (i = 0; i < PREFIX_FIELD_NR; i++)
+		s->prefix[i] =
+			schema_text(prefix_fields[i].key,
+				    offsetof(struct config_raw_prefix, field) + i * sizeof(char *));
+	for (i = 0; i < KEY_FIELD_NR; i++)
+		s->key[i] = schema_text(key_fields[i].key, offsetof(struct config_raw_key, field) +
+								   i * sizeof(char *));
+	s->key[i] = (struct cyaml_schema_field)CYAML_FIELD_MAPPING_PTR(
+		"prefix", SCALAR_FLAGS, struct config_raw_key, prefix, s->prefix);
 	s->key_entry = (struct cyaml_schema_value){
 		CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, struct config_raw_key, s->key)};
 	for (i = 0; i < BACKEND_FIELD_NR; i++) {
@@ -128,6 +148,9 @@ static void schema_build(struct schema *s)
 	for (i = 0; i < settings_nr; i++) {
 		const char *key = settings[i].key;
 
+		/* Of flags only. */
+		if (settings[i].kind == SETTING_HEADER)
+			continue;
 		f = schema_field(s, key);
 		key = f->key;
 		switch (settings[i].kind) {
@@ -136,10 +159,10 @@ static void schema_build(struct schema *s)
 				key, SCALAR_FLAGS, struct config_raw, listen, nr_listen,
 				&s->text_entry, 0, LISTEN_MAX);
 			break;
-		case SETTING_HEADER:
+		case SETTING_KEY:
 			*f = (struct cyaml_schema_field)CYAML_FIELD_SEQUENCE_COUNT(
 				key, SCALAR_FLAGS, struct config_raw, keys, nr_keys, &s->key_entry,
-				0, KVPIN_KEY_HEADERS_MAX);
+				0, KEYS_MAX);
 			break;
 		case SETTING_BACKEND:
 			*f = (struct cyaml_schema_field)CYAML_FIELD_SEQUENCE_COUNT(
@@ -203,7 +226,7 @@ static const struct cyaml_schema_field *fields_at(const struct schema *s, const 
 	if (!strncmp(path, "backends[", 9))
 		return s->backend;
 	if (!strncmp(path, "affinity.keys[", 14))
-		return s->key;
+		return strstr(path, "].prefix") ? s->prefix : s->key;
 	for (i = 0; i < s->nr_groups; i++) {
 		if (!strcmp(path, s->group[i].name))
 			return s->group[i].field;
@@ -231,6 +254,22 @@ static void describe_unknown_key(const struct cyaml_schema_field *known, const c
 		at += snprintf(why + at, why_bytes - at, "%s%s", i ? ", " : "", names[i]);
 }
 
+/* The same within affinity.keys; @last: the last dot. */
+static const char *key_example(const char *path, const char *last)
+{
+	unsigned int i;
+
+	if (!strchr(path, ']')[1])
+		return "{header: X-Session-Id}";
+	for (i = 0; i < PREFIX_FIELD_NR; i++)
+		if (strstr(path, "].prefix.") && !strcmp(last + 1, prefix_fields[i].key))
+			return prefix_fields[i].example;
+	for (i = 0; i < KEY_FIELD_NR; i++)
+		if (!strcmp(last + 1, key_fields[i].key))
+			return key_fields[i].example;
+	return "{min_match: 0.3}";
+}
+
 /* What stands at @path, in an example. */
 static const char *example_at(const char *path)
 {
@@ -244,7 +283,7 @@ static const char *example_at(const char *path)
 	if (!strncmp(path, "listen[", 7))
 		return "\"0.0.0.0:8080\"";
 	if (!strncmp(path, "affinity.keys[", 14))
-		return strchr(path, ']')[1] ? "X-Session-Id" : "{header: X-Session-Id}";
+		return key_example(path, last);
 	if (!strncmp(path, "backends[", 9)) {
 		for (i = 0; last && i < BACKEND_FIELD_NR; i++) {
 			if (!strcmp(last + 1, backend_fields[i].key))
@@ -299,7 +338,7 @@ static void describe(const struct schema *s, const struct capture *cap, cyaml_er
 		snprintf(why, sizeof(why), "has too many entries; at most %u",
 			 !strcmp(field, "listen")     ? LISTEN_MAX
 			 : !strcmp(field, "backends") ? BACKENDS_MAX
-						      : (unsigned int)KVPIN_KEY_HEADERS_MAX);
+						      : (unsigned int)KEYS_MAX);
 		break;
 	case CYAML_ERR_INVALID_VALUE:
 		if (field[0])
@@ -359,8 +398,13 @@ void config_raw_free(struct config_raw *raw)
 		free(raw->value[i]);
 	for (i = 0; i < raw->nr_listen; i++)
 		free(raw->listen[i]);
-	for (i = 0; i < raw->nr_keys; i++)
-		free(raw->keys[i].header);
+	for (i = 0; i < raw->nr_keys; i++) {
+		for (k = 0; k < KEY_FIELD_NR; k++)
+			free(raw->keys[i].field[k]);
+		for (k = 0; raw->keys[i].prefix && k < PREFIX_FIELD_NR; k++)
+			free(raw->keys[i].prefix->field[k]);
+		free(raw->keys[i].prefix);
+	}
 	for (i = 0; i < raw->nr_backends; i++) {
 		for (k = 0; k < BACKEND_FIELD_NR; k++)
 			free(raw->backends[i].field[k]);

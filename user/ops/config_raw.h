@@ -12,8 +12,13 @@
 #include "ops/config_file.h"
 #include "ops/setting.h"
 
+struct config_raw_prefix {
+	char *field[PREFIX_FIELD_NR]; /* NULL: not given */
+};
+
 struct config_raw_key {
-	char *header;
+	char *field[KEY_FIELD_NR];	  /* NULL: not given */
+	struct config_raw_prefix *prefix; /* NULL: not given */
 };
 
 struct config_raw_backend {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The control socket. It reads what the balancer shows and never changes it; the one command,
- * reload, is handed to the main thread.
+ * The control socket: what the balancer shows. Commands that change something are in
+ * control_guard.c, but for reload, which is handed to the main thread.
  */
 #include "ops/control.h"
 
@@ -9,17 +9,20 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <microhttpd.h>
+#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/splice.h"
+#include "ops/control_private.h"
 #include "ops/control_socket.h"
+#include "ops/key_watch.h"
 
 /* People and scripts of one host. */
 #define CONTROL_CONNECTIONS_MAX 64
 #define CONTROL_TIMEOUT_S	15
-#define CONTROL_TEXT_MAX	512
 #define CONTROL_BATCH		256
 
 /* 12 digits: milliseconds of some decades, without the noise of binary fractions. */
@@ -36,7 +39,7 @@ struct control {
 };
 
 /* Takes @body over; NULL is out of memory. */
-static enum MHD_Result reply(struct MHD_Connection *conn, unsigned int status, json_t *body)
+enum MHD_Result control_reply(struct MHD_Connection *conn, unsigned int status, json_t *body)
 {
 	char *text = body ? json_dumps(body, CONTROL_JSON_FLAGS) : NULL;
 	struct MHD_Response *response;
@@ -71,19 +74,24 @@ static json_t *text_json(const char *text)
 	return json_string(plain);
 }
 
-static void put_str(json_t *object, const char *key, const char *text)
+void control_put_str(json_t *object, const char *key, const char *text)
 {
 	json_object_set_new(object, key, text_json(text));
 }
 
-static void put_int(json_t *object, const char *key, uint64_t n)
+void control_put_int(json_t *object, const char *key, uint64_t n)
 {
 	json_object_set_new(object, key, json_integer((json_int_t)n));
 }
 
-static void put_bool(json_t *object, const char *key, bool yes)
+void control_put_bool(json_t *object, const char *key, bool yes)
 {
 	json_object_set_new(object, key, json_boolean(yes));
+}
+
+void control_put_real(json_t *object, const char *key, double n)
+{
+	json_object_set_new(object, key, json_real(n));
 }
 
 static void put_seconds(json_t *object, const char *key, uint64_t then_ms, uint64_t now_ms)
@@ -93,13 +101,13 @@ static void put_seconds(json_t *object, const char *key, uint64_t then_ms, uint6
 	json_object_set_new(object, key, json_real((double)ms / 1000));
 }
 
-static enum MHD_Result reply_error(struct MHD_Connection *conn, unsigned int status,
-				   const char *text)
+enum MHD_Result control_reply_error(struct MHD_Connection *conn, unsigned int status,
+				    const char *text)
 {
 	json_t *body = json_object();
 
-	put_str(body, "error", text);
-	return reply(conn, status, body);
+	control_put_str(body, "error", text);
+	return control_reply(conn, status, body);
 }
 
 static enum MHD_Result reply_uncounted(struct MHD_Connection *conn, int err)
@@ -107,7 +115,7 @@ static enum MHD_Result reply_uncounted(struct MHD_Connection *conn, int err)
 	char why[CONTROL_TEXT_MAX];
 
 	snprintf(why, sizeof(why), "the counters cannot be read: %s", strerror(-err));
-	return reply_error(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, why);
+	return control_reply_error(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, why);
 }
 
 static void put_requests(json_t *object, const uint64_t *requests)
@@ -116,30 +124,57 @@ static void put_requests(json_t *object, const uint64_t *requests)
 
 	for (int path = 0; path < STAT_PATH_NR; path++) {
 		snprintf(key, sizeof(key), "requests_%s", stat_path_names[path]);
-		put_int(object, key, requests[path]);
+		control_put_int(object, key, requests[path]);
 	}
 }
 
-/* Why the kernel path passed up or was not taken: the most frequent reasons first, and none that
+/* Why a kernel path passed up or was not taken: the most frequent reasons first, and none that
  * never was. */
-static json_t *refused_json(const struct metrics_sum *sum)
+static json_t *refused_json(const _Atomic uint64_t *count, const char *const *name, int nr)
 {
-	uint64_t n[KVPIN_REFUSED_NR];
 	json_t *o = json_object();
+	uint64_t n[64];
 
-	for (int r = 0; r < KVPIN_REFUSED_NR; r++)
-		n[r] = stat_get(&sum->all.refused[r]);
+	for (int r = 0; r < nr; r++)
+		n[r] = stat_get(&count[r]);
 	for (;;) {
-		int most = KVPIN_REFUSED_NONE + 1;
+		int most = 0;
 
-		for (int r = most + 1; r < KVPIN_REFUSED_NR; r++)
+		for (int r = 1; r < nr; r++)
 			if (n[r] > n[most])
 				most = r;
 		if (!n[most])
 			return o;
-		put_int(o, stat_refusal_names[most], n[most]);
+		control_put_int(o, name[most], n[most]);
 		n[most] = 0;
 	}
+}
+_Static_assert(KVPIN_REFUSED_NR <= 64 && KVPIN_SPLICE_REFUSED_NR <= 64, "refused_json()'s room");
+
+/* Devices that the splice path's program is attached to. */
+static json_t *devices_json(const struct balancer *b)
+{
+	json_t *list = json_array();
+	char name[IF_NAMESIZE];
+
+	for (unsigned int i = 0; b->splice && i < splice_kern(b->splice)->devices.nr; i++) {
+		int ifindex = splice_kern(b->splice)->devices.ifindex[i];
+
+		json_array_append_new(list,
+				      json_string(if_indextoname(ifindex, name) ? name : "gone"));
+	}
+	return list;
+}
+
+/* Numbers by name; those that are 0 are left out. */
+static json_t *counts_json(const char *const *names, unsigned int nr, const _Atomic uint64_t *n)
+{
+	json_t *o = json_object();
+
+	for (unsigned int i = 0; i < nr; i++)
+		if (stat_get(&n[i]))
+			control_put_int(o, names[i], stat_get(&n[i]));
+	return o;
 }
 
 static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
@@ -165,25 +200,38 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	listen = json_array();
 	for (unsigned int i = 0; i < c->nr_listen; i++)
 		json_array_append_new(listen, json_string(addr_format(&c->listen[i], text)));
-	put_str(body, "version", KVPIN_VERSION);
-	put_int(body, "pid", getpid());
+	control_put_str(body, "version", KVPIN_VERSION);
+	control_put_int(body, "pid", getpid());
 	put_seconds(body, "uptime_s", b->started_ms, balancer_now_ms());
-	put_bool(body, "draining", atomic_load(&b->draining));
-	put_str(body, "path", path_mode_names[path]);
-	put_str(body, "path_in_use",
-		stat_path_names[sum->steer ? STAT_PATH_STEER : STAT_PATH_RELAY]);
-	put_int(body, "workers", b->nr_workers);
+	control_put_bool(body, "draining", atomic_load(&b->draining));
+	control_put_str(body, "path", path_mode_names[path]);
+	control_put_str(body, "path_in_use",
+			stat_path_names[sum->splice  ? STAT_PATH_SPLICE
+					: sum->steer ? STAT_PATH_STEER
+						     : STAT_PATH_RELAY]);
+	control_put_int(body, "workers", b->nr_workers);
 	json_object_set_new(body, "listen", listen);
-	put_int(body, "connections", atomic_load(&b->connections));
-	put_int(body, "sessions", session_total(b->sessions));
+	control_put_int(body, "connections", atomic_load(&b->connections));
+	control_put_int(body, "sessions", session_total(b->sessions));
+	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
+	json_object_set_new(body, "keyless",
+			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
+	control_put_str(body, "advice", key_watch_text(c->p.watch));
 	put_requests(body, requests);
-	put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
-	put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
-	json_object_set_new(body, "path_refused", refused_json(sum));
-	put_int(body, "steer_queued_bytes", sum->steer_queued);
-	put_int(body, "config_reloads", atomic_load(&b->reloads));
+	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
+	control_put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
+	json_object_set_new(body, "path_refused",
+			    refused_json(sum->all.refused, stat_refusal_names, KVPIN_REFUSED_NR));
+	control_put_int(body, "splice_taken", stat_get(&sum->all.spliced));
+	control_put_int(body, "splice_back", stat_get(&sum->all.splice_back));
+	json_object_set_new(body, "splice_refused",
+			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
+					 KVPIN_SPLICE_REFUSED_NR));
+	json_object_set_new(body, "splice_devices", devices_json(b));
+	control_put_int(body, "steer_queued_bytes", sum->steer_queued);
+	control_put_int(body, "config_reloads", atomic_load(&b->reloads));
 	free(sum);
-	return reply(conn, MHD_HTTP_OK, body);
+	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
 static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t slot)
@@ -197,10 +245,19 @@ static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t s
 		up += stat_get(&s->bytes_up[path]);
 		down += stat_get(&s->bytes_down[path]);
 	}
-	put_int(object, "requests", all);
+	control_put_int(object, "requests", all);
 	put_requests(object, requests);
-	put_int(object, "bytes_up", up);
-	put_int(object, "bytes_down", down);
+	control_put_int(object, "bytes_up", up);
+	control_put_int(object, "bytes_down", down);
+}
+
+static const char *backend_state_text(const struct backend *s)
+{
+	uint32_t state = atomic_load(&s->state);
+
+	if (state != BACKEND_UP || !atomic_load(&s->drain_ms))
+		return backend_state_names[state];
+	return atomic_load(&s->drain_over) ? "drained" : "draining";
 }
 
 static json_t *backend_json(const struct control *c, const struct metrics_sum *sum, uint32_t slot)
@@ -211,14 +268,18 @@ static json_t *backend_json(const struct control *c, const struct metrics_sum *s
 	json_t *o = json_object();
 	char text[ADDR_TEXT_MAX];
 
-	put_str(o, "name", s->name);
-	put_str(o, "address", addr_format(&s->addr, text));
-	put_str(o, "state", backend_state_names[state]);
-	put_str(o, "cause", backend_cause_names[cause]);
-	put_int(o, "weight", atomic_load(&s->weight));
-	put_int(o, "slots", atomic_load(&s->slots));
-	put_int(o, "inflight", backend_inflight(s));
-	put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
+	control_put_str(o, "name", s->name);
+	control_put_str(o, "address", addr_format(&s->addr, text));
+	control_put_str(o, "state", backend_state_text(s));
+	control_put_str(o, "cause", backend_cause_names[cause]);
+	control_put_int(o, "weight", atomic_load(&s->weight));
+	control_put_int(o, "slots", atomic_load(&s->slots));
+	control_put_bool(o, "slots_auto", atomic_load(&s->slots_auto));
+	control_put_int(o, "inflight", backend_inflight(s));
+	control_put_int(o, "waiting", backend_queued(s));
+	control_put_int(o, "exchange_ms", atomic_load(&s->exchange_ms));
+	control_put_int(o, "prefill_tokens_per_s", atomic_load(&s->rate) / GUARD_TOKEN_BYTES);
+	control_put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
 	put_counts(o, sum, slot);
 	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
 	return o;
@@ -245,7 +306,7 @@ static enum MHD_Result reply_backends(struct control *c, struct MHD_Connection *
 	free(sum);
 	body = json_object();
 	json_object_set_new(body, "backends", list);
-	return reply(conn, MHD_HTTP_OK, body);
+	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
 static json_t *session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
@@ -254,10 +315,13 @@ static json_t *session_json(const struct balancer *b, const struct session *s, u
 	char id[17];
 
 	snprintf(id, sizeof(id), "%016" PRIx64, s->id);
-	put_str(o, "session", id);
-	put_str(o, "backend", b->backends.slot[s->backend].name);
-	put_int(o, "turns", s->turns);
-	put_int(o, "moves", s->moves);
+	control_put_str(o, "session", id);
+	control_put_str(o, "backend", b->backends.slot[s->backend].name);
+	control_put_int(o, "turns", s->turns);
+	control_put_int(o, "moves", s->moves);
+	control_put_int(o, "context_tokens", s->context / GUARD_TOKEN_BYTES);
+	control_put_str(o, "last_turn", s->prefill_ms ? guard_turn_names[s->turn] : "");
+	control_put_int(o, "cold_streak", s->cold);
 	put_seconds(o, "age_s", s->created_ms, now_ms);
 	put_seconds(o, "idle_s", s->last_used_ms, now_ms);
 	return o;
@@ -326,7 +390,7 @@ static enum MHD_Result reply_sessions(struct control *c, struct MHD_Connection *
 	if (limit_text && limit_parse(limit_text, &limit)) {
 		snprintf(why, sizeof(why), "limit: wanted a number from 0 to %d",
 			 CONTROL_SESSIONS_MAX);
-		return reply_error(conn, MHD_HTTP_BAD_REQUEST, why);
+		return control_reply_error(conn, MHD_HTTP_BAD_REQUEST, why);
 	}
 	pthread_rwlock_rdlock(c->p.lock);
 	if (name)
@@ -334,7 +398,7 @@ static enum MHD_Result reply_sessions(struct control *c, struct MHD_Connection *
 	if (!slots) {
 		pthread_rwlock_unlock(c->p.lock);
 		snprintf(why, sizeof(why), "no backend is called \"%.100s\"", name);
-		return reply_error(conn, MHD_HTTP_NOT_FOUND, why);
+		return control_reply_error(conn, MHD_HTTP_NOT_FOUND, why);
 	}
 	list = json_array();
 	for (uint32_t slot = 0; name && slot < BACKENDS_MAX; slot++)
@@ -345,10 +409,10 @@ static enum MHD_Result reply_sessions(struct control *c, struct MHD_Connection *
 	truncated = sessions_list(b, slots, limit, list);
 	pthread_rwlock_unlock(c->p.lock);
 	body = json_object();
-	put_int(body, "total", total);
+	control_put_int(body, "total", total);
 	json_object_set_new(body, "sessions", list);
-	put_bool(body, "truncated", truncated);
-	return reply(conn, MHD_HTTP_OK, body);
+	control_put_bool(body, "truncated", truncated);
+	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
 static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *conn)
@@ -357,11 +421,11 @@ static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *co
 	json_t *body;
 
 	if (c->p.reload(c->p.arg, text, sizeof(text)))
-		return reply_error(conn, MHD_HTTP_UNPROCESSABLE_CONTENT, text);
+		return control_reply_error(conn, MHD_HTTP_UNPROCESSABLE_CONTENT, text);
 	body = json_object();
-	put_bool(body, "ok", true);
-	put_str(body, "note", text);
-	return reply(conn, MHD_HTTP_OK, body);
+	control_put_bool(body, "ok", true);
+	control_put_str(body, "note", text);
+	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
 static const struct {
@@ -379,6 +443,7 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 				      size_t *data_bytes, void **ctx)
 {
 	char why[CONTROL_TEXT_MAX];
+	enum MHD_Result rc;
 
 	/* The first call only announces the head; no command has a body, so it is thrown away. */
 	if (!*ctx) {
@@ -392,8 +457,10 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
 		if (!strcmp(method, routes[i].method) && !strcmp(url, routes[i].url))
 			return routes[i].answer(cls, conn);
+	if (control_guard_answer(&((struct control *)cls)->p, conn, method, url, &rc))
+		return rc;
 	snprintf(why, sizeof(why), "no such thing: %.20s %.100s", method, url);
-	return reply_error(conn, MHD_HTTP_NOT_FOUND, why);
+	return control_reply_error(conn, MHD_HTTP_NOT_FOUND, why);
 }
 
 static void control_why(const char *path, int error, char *why, unsigned int why_bytes)

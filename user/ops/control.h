@@ -8,6 +8,14 @@
  *   GET  /v1/backends
  *   GET  /v1/sessions?limit=N&backend=NAME
  *   POST /v1/reload
+ *   POST /v1/drain?backend=NAME&deadline_ms=N&idle_ms=N
+ *   POST /v1/undrain?backend=NAME
+ *   POST /v1/pin?key=KEY&backend=NAME      id=HEX instead of key: as /v1/sessions shows it
+ *   POST /v1/unpin?key=KEY
+ *   GET  /v1/pressure
+ *   POST /v1/pressure/ack
+ *   GET  /v1/report
+ *   GET  /v1/explain?last=N&key=KEY
  */
 #ifndef OPS_CONTROL_H
 #define OPS_CONTROL_H
@@ -22,10 +30,12 @@
 #define CONTROL_SESSIONS_MAX	 100000
 
 struct control;
+struct key_watch;
 
 struct control_params {
-	const struct balancer *balancer;
+	struct balancer *balancer;
 	const struct metrics_base *base;
+	const struct key_watch *watch;
 	pthread_rwlock_t *lock; /* as in metrics_serve() */
 	/* Has the main thread reload and waits for it: 0 or -errno, @text the note or the error. */
 	int (*reload)(void *arg, char *text, unsigned int text_bytes);

@@ -27,11 +27,14 @@
 #include "kern/privilege.h"
 #include "kern/selftest.h"
 #include "net/balancer.h"
+#include "net/splice.h"
 #include "net/steer.h"
 #include "ops/control.h"
 #include "ops/control_socket.h"
 #include "ops/health.h"
+#include "ops/key_watch.h"
 #include "ops/metrics.h"
+#include "ops/props.h"
 #include "ops/session_file.h"
 
 #define TICK_MS	  100
@@ -52,13 +55,16 @@ struct daemon {
 	/* Written by the main thread when slots change or configurations are freed; read by
 	 * health, metrics and control. */
 	pthread_rwlock_t lock;
-	struct steer *steer; /* NULL: only the relay */
-	uid_t uid;	     /* who to be after the start; 0: no change */
+	struct steer *steer;   /* NULL: without it */
+	struct splice *splice; /* NULL: without it */
+	uid_t uid;	       /* who to be after the start; 0: no change */
 	gid_t gid;
 	struct balancer balancer;
 	bool balancer_up, workers_up;
 	struct metrics_base base;
+	struct key_watch watch;
 	struct health *health;
+	struct props *props;
 	struct metrics *metrics;
 	struct control *control;
 	struct config started; /* to tell what a reload cannot change */
@@ -129,6 +135,8 @@ static void note_restarts(const struct daemon *d, const struct config *c, char *
 	if (strcmp(c->steer.pin, old->steer.pin) || c->steer.holds != old->steer.holds ||
 	    c->steer.ring_bytes != old->steer.ring_bytes)
 		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
+	if (c->splice.ring_bytes != old->splice.ring_bytes)
+		note_add(text, bytes, "splice: a changed ring needs a restart");
 	if (strcmp(c->user, old->user))
 		note_add(text, bytes, "user: a change needs a restart");
 }
@@ -162,6 +170,7 @@ static int daemon_reload(struct daemon *d, char *text, unsigned int bytes)
 	log_setup(c->log.level, c->log.format);
 	note_restarts(d, c, text, bytes);
 	health_reload(d->health);
+	props_reload(d->props);
 	LOG(INFO, "configuration reloaded", F_UINT("backends", c->nr_backends),
 	    F_STR("note", text));
 	if (more)
@@ -226,6 +235,7 @@ static void on_tick(uv_timer_t *timer)
 	pthread_rwlock_wrlock(&d->lock);
 	balancer_tick(&d->balancer);
 	pthread_rwlock_unlock(&d->lock);
+	key_watch_tick(&d->watch, &d->balancer);
 	if (!d->draining)
 		return;
 	if (balancer_idle(&d->balancer)) {
@@ -316,7 +326,10 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	}
 	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
 	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
-	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", d->steer ? "steer" : "relay"),
+	    F_UINT("workers", d->balancer.nr_workers),
+	    F_STR("path", d->splice  ? "splice"
+			  : d->steer ? "steer"
+				     : "relay"),
 	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
 }
 
@@ -338,6 +351,14 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	LOG(WARN, "the kernel cannot steer here, the relay moves all bytes", F_STR("reason", why));
 	why[0] = '\0';
 	return 0;
+}
+
+/* Like steer_start(). */
+static int splice_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
+{
+	if (c->path != PATH_SPLICE)
+		return 0;
+	return splice_open(&d->splice, c, why, why_bytes);
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */
@@ -387,6 +408,7 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	const struct control_params control = {
 		.balancer = &d->balancer,
 		.base = &d->base,
+		.watch = &d->watch,
 		.lock = &d->lock,
 		.reload = daemon_ask_reload,
 		.arg = d,
@@ -418,7 +440,11 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	rc = steer_start(d, c, why, why_bytes);
 	if (rc)
 		goto err_config;
+	rc = splice_start(d, c, why, why_bytes);
+	if (rc)
+		goto err_config;
 	d->balancer.steer = d->steer;
+	d->balancer.splice = d->splice;
 	rc = balancer_init(&d->balancer, c, why, why_bytes);
 	if (rc)
 		goto err_config;
@@ -434,6 +460,9 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	d->workers_up = true;
 	d->health = health_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->health)
+		return -EIO;
+	d->props = props_start(&d->balancer, &d->lock, why, why_bytes);
+	if (!d->props)
 		return -EIO;
 	rc = 0;
 	if (d->metrics)
@@ -465,12 +494,14 @@ static void daemon_stop(struct daemon *d)
 	pthread_mutex_unlock(&d->mutex);
 	control_stop(d->control);
 	metrics_stop(d->metrics);
+	props_stop(d->props);
 	health_stop(d->health);
 	if (d->balancer_up) {
 		balancer_halt(&d->balancer);
 		sessions_save(d);
 		balancer_fini(&d->balancer);
 	}
+	splice_close(d->splice);
 	steer_close(d->steer);
 	loop_stop(d);
 }

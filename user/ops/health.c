@@ -142,6 +142,8 @@ static void check_finish(struct health *h, struct check *k, CURLcode code)
 	ok = code == CURLE_OK && status >= 200 && status <= 299;
 
 	pthread_rwlock_rdlock(h->lock);
+	if (check_current(k, b) && code == CURLE_COULDNT_CONNECT)
+		backend_report_refused(b);
 	if (check_current(k, b))
 		changed = backend_report_check(b, ok, h->set.rise, h->set.fall, balancer_now_ms());
 	pthread_rwlock_unlock(h->lock);

@@ -31,11 +31,14 @@ struct metrics_kernel {
 	uint64_t queued; /* bytes redirected to clients that their TCP has not taken */
 	uint64_t refused[KVPIN_REFUSED_NR];
 	struct kvpin_counters backend[BACKENDS_MAX]; /* by slot */
+	bool splice;	 /* is the splice path there? Else its numbers are zero too */
+	uint64_t splice_refused[KVPIN_SPLICE_REFUSED_NR];
+	struct kvpin_counters spliced[BACKENDS_MAX]; /* by slot; requests are the workers' */
 };
 
 /* All that was counted, of the present servers. */
 struct metrics_sum {
-	bool steer; /* is the steer path there? */
+	bool steer, splice; /* is the path there? */
 	uint64_t steer_queued;
 	unsigned int nr_configured;
 	uint32_t configured[BACKENDS_MAX]; /* slots that are configured now */

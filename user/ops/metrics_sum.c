@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "net/splice.h"
 #include "net/steer.h"
 #include "ops/metrics.h"
 
@@ -37,14 +38,29 @@ static void counters_sub(void *to, const void *from, size_t nr)
 
 /* ---- the kernel's ---- */
 
+static int splice_read(struct metrics_kernel *k, const struct balancer *b)
+{
+	struct kern_splice *kern = b->splice ? splice_kern(b->splice) : NULL;
+	int err;
+
+	if (!kern)
+		return 0;
+	k->splice = true;
+	err = kern_splice_refusals(kern, k->splice_refused);
+	for (uint32_t slot = 0; !err && slot < atomic_load(&b->backends.nr); slot++)
+		err = kern_splice_counters(kern, slot, &k->spliced[slot]);
+	return err;
+}
+
 int metrics_kernel_read(struct metrics_kernel *k, const struct balancer *b)
 {
 	struct kern *kern = b->steer ? steer_kern(b->steer) : NULL;
 	int err;
 
 	memset(k, 0, sizeof(*k));
-	if (!kern)
-		return 0;
+	err = splice_read(k, b);
+	if (err || !kern)
+		return err;
 	k->available = true;
 	k->queued = __atomic_load_n(&kern->config->queued, __ATOMIC_RELAXED);
 	err = kern_refusals(kern, k->refused);
@@ -63,12 +79,14 @@ static void hist_of_kernel(struct hist *to, const struct hist_bounds *bounds, co
 	stat_add(&to->sum_ns, sum_ns);
 }
 
-static void backend_of_kernel(struct backend_stats *to, const struct kvpin_counters *k)
+static void backend_of_kernel(struct backend_stats *to, const struct kvpin_counters *k,
+			      enum stat_path path)
 {
-	stat_add(&to->requests[STAT_PATH_STEER][OUTCOME_OK], k->requests);
+	stat_add(&to->requests[path][OUTCOME_OK], k->requests);
 	stat_add(&to->reuses, k->sent);
-	stat_add(&to->bytes_up[STAT_PATH_STEER], k->bytes_up);
-	stat_add(&to->bytes_down[STAT_PATH_STEER], k->bytes_down);
+	stat_add(&to->turns[GUARD_TURN_WARM], k->untold);
+	stat_add(&to->bytes_up[path], k->bytes_up);
+	stat_add(&to->bytes_down[path], k->bytes_down);
 	hist_of_kernel(&to->ttft[TURN_FIRST], &hist_ttft_bounds, k->ttft_first,
 		       k->ttft_first_sum_ns);
 	hist_of_kernel(&to->ttft[TURN_LATER], &hist_ttft_bounds, k->ttft, k->ttft_sum_ns);
@@ -96,7 +114,8 @@ void metrics_base_set(struct metrics_base *base, const struct balancer *b,
 		for (unsigned int w = 0; w < b->nr_workers; w++)
 			counters_add(s, &balancer_stats(b, w)->backend[slot],
 				     NR_COUNTERS(struct backend_stats));
-		backend_of_kernel(s, &k->backend[slot]);
+		backend_of_kernel(s, &k->backend[slot], STAT_PATH_STEER);
+		backend_of_kernel(s, &k->spliced[slot], STAT_PATH_SPLICE);
 	}
 }
 
@@ -120,14 +139,18 @@ void metrics_sum_of(struct metrics_sum *sum, const struct balancer *b,
 
 	memset(sum, 0, sizeof(*sum));
 	sum->steer = k->available;
+	sum->splice = k->splice;
 	/* Added to and taken from in many places: for a moment it may be less than nothing. */
 	sum->steer_queued = (int64_t)k->queued > 0 ? k->queued : 0;
 	for (unsigned int w = 0; w < b->nr_workers; w++)
 		counters_add(all, balancer_stats(b, w), NR_COUNTERS(struct worker_stats));
 	for (int r = 0; r < KVPIN_REFUSED_NR; r++)
 		stat_add(&all->refused[r], k->refused[r]);
+	for (int r = 0; r < KVPIN_SPLICE_REFUSED_NR; r++)
+		stat_add(&all->splice_refused[r], k->splice_refused[r]);
 	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		backend_of_kernel(&all->backend[slot], &k->backend[slot]);
+		backend_of_kernel(&all->backend[slot], &k->backend[slot], STAT_PATH_STEER);
+		backend_of_kernel(&all->backend[slot], &k->spliced[slot], STAT_PATH_SPLICE);
 		counters_sub(&all->backend[slot], &base->backend[slot],
 			     NR_COUNTERS(struct backend_stats));
 		if (!slot_configured(b, slot))

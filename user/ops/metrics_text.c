@@ -81,7 +81,16 @@ static void render_requests(const struct page *p)
 	requests_series(p, STAT_NO_BACKEND, "");
 }
 
-enum backend_gauge { GAUGE_UP, GAUGE_INFLIGHT, GAUGE_SLOTS, GAUGE_SESSIONS, GAUGE_NR };
+enum backend_gauge {
+	GAUGE_UP,
+	GAUGE_INFLIGHT,
+	GAUGE_SLOTS,
+	GAUGE_SESSIONS,
+	GAUGE_WAITING,
+	GAUGE_PREFILL,
+	GAUGE_DRAINING,
+	GAUGE_NR
+};
 
 static const struct {
 	const char *name, *help;
@@ -89,11 +98,17 @@ static const struct {
 	[GAUGE_UP] = {"kvpin_backend_up", "Whether the server is thought able to serve."},
 	[GAUGE_INFLIGHT] = {"kvpin_backend_inflight", "Requests that the server works on now."},
 	[GAUGE_SLOTS] = {"kvpin_backend_slots",
-			 "Requests that the server works on at once, as configured; 0: not known."},
+			 "Requests that the server works on at once; 0: not known."},
 	[GAUGE_SESSIONS] = {"kvpin_sessions", "Sessions pinned to the server."},
+	[GAUGE_WAITING] = {"kvpin_backend_waiting", "Requests that wait for a slot of the server."},
+	[GAUGE_PREFILL] =
+		{"kvpin_backend_prefill_bytes_per_second",
+		 "Request bytes that the server prefills in a second, by its cold turns; 0: "
+		 "not known."},
+	[GAUGE_DRAINING] = {"kvpin_backend_draining", "Whether the server is being drained."},
 };
 
-static uint32_t backend_gauge(const struct balancer *b, uint32_t slot, enum backend_gauge which)
+static uint64_t backend_gauge(const struct balancer *b, uint32_t slot, enum backend_gauge which)
 {
 	const struct backend *s = &b->backends.slot[slot];
 
@@ -104,6 +119,12 @@ static uint32_t backend_gauge(const struct balancer *b, uint32_t slot, enum back
 		return backend_inflight(s);
 	case GAUGE_SLOTS:
 		return atomic_load(&s->slots);
+	case GAUGE_WAITING:
+		return backend_queued(s);
+	case GAUGE_PREFILL:
+		return atomic_load(&s->rate);
+	case GAUGE_DRAINING:
+		return atomic_load(&s->drain_ms) != 0;
 	default:
 		return session_count(b->sessions, slot);
 	}
@@ -114,7 +135,7 @@ static void render_gauges(const struct page *p)
 	for (int g = 0; g < GAUGE_NR; g++) {
 		family(p, backend_gauges[g].name, "gauge", backend_gauges[g].help);
 		for (unsigned int i = 0; i < p->nr_servers; i++)
-			fprintf(p->out, "%s{backend=\"%s\"} %" PRIu32 "\n", backend_gauges[g].name,
+			fprintf(p->out, "%s{backend=\"%s\"} %" PRIu64 "\n", backend_gauges[g].name,
 				p->server[i].label,
 				backend_gauge(p->balancer, p->server[i].slot, g));
 	}
@@ -196,6 +217,61 @@ static void render_hists(const struct page *p)
 	}
 }
 
+/* One family with a label, an entry a name. */
+static void labelled(const struct page *p, const char *name, const char *help, const char *label,
+		     const char *const *names, unsigned int nr, const _Atomic uint64_t *values)
+{
+	family(p, name, "counter", help);
+	for (unsigned int i = 0; i < nr; i++)
+		fprintf(p->out, "%s{%s=\"%s\"} %" PRIu64 "\n", name, label, names[i],
+			stat_get(&values[i]));
+}
+
+static void render_keys(const struct page *p)
+{
+	static const char *const prefix_results[] = {"hot", "guarded", "cold"};
+	struct prefix_index *index = atomic_load(&p->balancer->prefix);
+	const _Atomic uint64_t *prefixes = &p->all->prefixes[DECIDE_PREFIX];
+
+	_Static_assert(DECIDE_PREFIX_GUARDED == DECIDE_PREFIX + 1 &&
+			       DECIDE_PREFIX_COLD == DECIDE_PREFIX + 2,
+		       "in the order of the names");
+	labelled(p, "kvpin_keys_total",
+		 "Requests that the daemon looked at, by what named their session.", "source",
+		 key_kind_names, KEY_KIND_NR, p->all->keys);
+	labelled(p, "kvpin_keyless_requests_total",
+		 "Requests without a session key, by what was done instead.", "fallback",
+		 missing_names, MISSING_NR, p->all->keyless);
+	labelled(p, "kvpin_prefix_requests_total",
+		 "Requests routed by their prompt's head: to its owner (hot), elsewhere because "
+		 "that one is too busy (guarded), or without an owner (cold).",
+		 "result", prefix_results, 3, prefixes);
+	plain(p, "kvpin_prefix_nodes", "gauge", "Windows of prompts in the prefix index.",
+	      index ? prefix_count(index) : 0);
+}
+
+static void render_turns(const struct page *p)
+{
+	family(p, "kvpin_turns_total", "counter",
+	       "Turns of sessions, by what their prefill time says of the cache.");
+	for (unsigned int i = 0; i < p->nr_servers; i++)
+		for (int t = 0; t < GUARD_TURN_NR; t++)
+			fprintf(p->out,
+				"kvpin_turns_total{backend=\"%s\",class=\"%s\"} %" PRIu64 "\n",
+				p->server[i].label, guard_turn_names[t],
+				stat_get(&p->all->backend[p->server[i].slot].turns[t]));
+	render_backend_counter(p, "kvpin_forced_disturb_total",
+			       "Sessions and prompts that had to leave the server that has their "
+			       "cache, though it was up: it was too busy.",
+			       offsetof(struct backend_stats, forced));
+	render_backend_counter(p, "kvpin_slot_waits_total",
+			       "Requests that waited for a slot of the server, and got one.",
+			       offsetof(struct backend_stats, waits));
+	plain(p, "kvpin_pressure", "gauge",
+	      "Sessions that had to leave a server that was up, in the last minute.",
+	      pressure_get(&p->balancer->pressure, balancer_now_ms(), NULL));
+}
+
 static void render_sessions(const struct page *p)
 {
 	family(p, "kvpin_session_moves_total", "counter",
@@ -207,10 +283,7 @@ static void render_sessions(const struct page *p)
 	plain(p, "kvpin_session_evictions_total", "counter",
 	      "Pins that fell to the cap before their TTL.",
 	      session_evicted(p->balancer->sessions));
-	family(p, "kvpin_keyless_requests_total", "counter",
-	       "Requests without a session key, by what was done instead.");
-	fprintf(p->out, "kvpin_keyless_requests_total{fallback=\"balance\"} %" PRIu64 "\n",
-		stat_get(&p->all->keyless));
+	render_keys(p);
 	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
 	      stat_get(&p->all->long_keys));
 	plain(p, "kvpin_repeated_keys_total", "counter",
@@ -246,15 +319,23 @@ static void render_paths(const struct page *p)
 	       "allow is not.");
 	for (int path = 0; path < STAT_PATH_NR; path++)
 		fprintf(p->out, "kvpin_path_available{path=\"%s\"} %d\n", stat_path_names[path],
-			path != STAT_PATH_STEER || p->sum->steer);
+			path == STAT_PATH_STEER	   ? p->sum->steer
+			: path == STAT_PATH_SPLICE ? p->sum->splice
+						   : true);
 	family(p, "kvpin_path_handovers_total", "counter",
-	       "Client connections handed over to the path and taken back by the relay.");
+	       "Client connections, of splice answers, handed over to the path and back from it.");
 	fprintf(p->out,
 		"kvpin_path_handovers_total{path=\"steer\",direction=\"over\"} %" PRIu64 "\n",
 		stat_get(&p->all->handed_over));
 	fprintf(p->out,
 		"kvpin_path_handovers_total{path=\"steer\",direction=\"back\"} %" PRIu64 "\n",
 		stat_get(&p->all->reclaimed));
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"splice\",direction=\"over\"} %" PRIu64 "\n",
+		stat_get(&p->all->spliced));
+	fprintf(p->out,
+		"kvpin_path_handovers_total{path=\"splice\",direction=\"back\"} %" PRIu64 "\n",
+		stat_get(&p->all->splice_back));
 	family(p, "kvpin_path_refused_total", "counter",
 	       "Times that the path passed something up to the relay, or was not taken, by "
 	       "reason.");
@@ -262,6 +343,10 @@ static void render_paths(const struct page *p)
 		fprintf(p->out,
 			"kvpin_path_refused_total{path=\"steer\",reason=\"%s\"} %" PRIu64 "\n",
 			stat_refusal_names[r], stat_get(&p->all->refused[r]));
+	for (int r = 0; r < KVPIN_SPLICE_REFUSED_NR; r++)
+		fprintf(p->out,
+			"kvpin_path_refused_total{path=\"splice\",reason=\"%s\"} %" PRIu64 "\n",
+			stat_splice_refusal_names[r], stat_get(&p->all->splice_refused[r]));
 	plain(p, "kvpin_steer_queued_bytes", "gauge",
 	      "Bytes that the kernel redirected to clients and their TCP has not taken yet.",
 	      p->sum->steer_queued);
@@ -291,6 +376,7 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 			       "Requests sent again on another connection.",
 			       offsetof(struct backend_stats, resends));
 	render_hists(p);
+	render_turns(p);
 	render_paths(p);
 	render_sessions(p);
 	render_clients(p);

@@ -40,7 +40,7 @@ const struct setting settings[] = {
 	{.key = "workers", .flag = "workers", .arg = "N", .example = "2",
 	 .help = "worker threads; auto: one per CPU", .group = SETTING_GROUP_TRAFFIC,
 	 .kind = SETTING_COUNT, AT(workers), .max = WORKERS_MAX, .zero = "auto"},
-	{.key = "path", .flag = "path", .arg = "auto|relay|steer", .example = "auto",
+	{.key = "path", .flag = "path", .arg = "auto|relay|steer|splice", .example = "auto",
 	 .help = "who moves the bytes", .group = SETTING_GROUP_TRAFFIC, .kind = SETTING_NAME,
 	 AT(path), .names = path_mode_names, .nr_names = PATH_MODE_NR},
 	{.key = "placement", .flag = "placement", .arg = "P", .example = "balanced",
@@ -51,10 +51,33 @@ const struct setting settings[] = {
 	 .help = "append X-Forwarded-For", .group = SETTING_GROUP_TRAFFIC, .kind = SETTING_BOOL,
 	 AT(forwarded_for)},
 
-	{.key = "affinity.keys", .flag = "session-header", .arg = "NAME",
+	{.key = "affinity.keys", .flag = "session-key", .arg = "KIND=NAME",
 	 .example = "[{header: X-Session-Id}]",
-	 .help = "header that names the session, first present wins; repeatable",
+	 .help = "what names the session, first present wins; repeatable: header=NAME, "
+		 "cookie=NAME, query=NAME, json=PATH, preset=agents, client-ip, prefix[,RULE=...]",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_KEY},
+	{.key = "affinity.keys", .flag = "session-header", .arg = "NAME",
+	 .example = "X-Session-Id", .help = "the same as --session-key header=NAME",
 	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_HEADER},
+	{.key = "affinity.missing", .flag = "missing", .arg = "balance|client-ip|generate",
+	 .example = "balance", .help = "what to do with a request that has no key",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_NAME, AT(affinity.missing),
+	 .names = missing_names, .nr_names = MISSING_NR},
+	{.key = "affinity.generate_header", .flag = "generate-header", .arg = "NAME",
+	 .example = "X-Session-Id", .help = "field of the answer with a generated key",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_HEADER_NAME,
+	 AT(affinity.generate_header)},
+	{.key = "affinity.parent", .flag = "parent-header", .arg = "NAME|off",
+	 .example = "X-Parent-Session-Id", .help = "header that names a sidecar call's session",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_HEADER_NAME, AT(affinity.parent),
+	 .zero = "off"},
+	{.key = "affinity.sidecar", .flag = "sidecar", .arg = "follow|avoid", .example = "follow",
+	 .help = "where a sidecar call goes: to its parent's server, or elsewhere",
+	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_NAME, AT(affinity.sidecar),
+	 .names = sidecar_names, .nr_names = SIDECAR_NR},
+	{.key = "affinity.body_bytes", .flag = "affinity-body", .arg = "SIZE", .example = "64KiB",
+	 .help = "of a body, waited for where keys are in it", .group = SETTING_GROUP_SESSIONS,
+	 .kind = SETTING_SIZE, AT(affinity.body_bytes), .min = 1024, .max = HOLD_BYTES_MAX},
 	{.key = "sessions.ttl", .flag = "ttl", .arg = "DUR", .example = "1h",
 	 .help = "forget a session that was idle for so long", .group = SETTING_GROUP_SESSIONS,
 	 .kind = SETTING_DURATION, AT(session_ttl_ms), .min = 1, .max = 720 * HOUR_MS},
@@ -65,6 +88,30 @@ const struct setting settings[] = {
 	 .example = "/var/lib/kvpin/sessions.state",
 	 .help = "keeps sessions over a restart; auto: beside the control socket",
 	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_STATE_PATH, AT(session_state)},
+
+	{.key = "guard.busy", .flag = "busy", .arg = "POLICY", .example = "prefer_idle_slot",
+	 .help = "session whose server is full: prefer_idle_slot, prefer_owning_slot_with_wait, stick",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_NAME, AT(guard.busy),
+	 .names = guard_busy_names, .nr_names = GUARD_BUSY_NR},
+	{.key = "guard.queue", .flag = "queue", .arg = "N", .example = "64",
+	 .help = "requests that wait for one server at most; 0: none waits",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_COUNT, AT(guard.queue),
+	 .max = GUARD_QUEUE_MAX},
+	{.key = "guard.wait", .flag = "wait", .arg = "DUR", .example = "10s",
+	 .help = "... and how long", .group = SETTING_GROUP_GUARD, .kind = SETTING_DURATION,
+	 AT(guard.wait_ms), .max = HOUR_MS},
+	{.key = "guard.abs", .flag = "guard-abs", .arg = "N|off", .example = "2",
+	 .help = "leave a server with more requests than the least loaded one has, plus N",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_COUNT, AT(guard.abs), .max = SLOTS_MAX,
+	 .zero = "off"},
+	{.key = "guard.rel", .flag = "guard-rel", .arg = "X|off", .example = "1.5",
+	 .help = "... with more than X times as many, plus one", .group = SETTING_GROUP_GUARD,
+	 .kind = SETTING_DECIMAL, AT(guard.rel_milli), .min = 1000, .max = 100000,
+	 .zero = "off"},
+	{.key = "experiment.share", .flag = "experiment-share", .arg = "X", .example = "0.1",
+	 .help = "share of sessions on round robin, for kvpin report",
+	 .group = SETTING_GROUP_GUARD, .kind = SETTING_DECIMAL, AT(experiment_milli), .max = 500,
+	 .zero = "0"},
 
 	{.key = "health.path", .flag = "health-path", .arg = "PATH", .example = "/health",
 	 .help = "asked for by active checks", .group = SETTING_GROUP_HEALTH,
@@ -133,6 +180,15 @@ const struct setting settings[] = {
 	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "1MiB",
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(steer.ring_bytes), .min = 4096, .max = 64 * 1024 * 1024},
+	{.key = "splice.events", .flag = "splice-events", .arg = "N", .example = "8",
+	 .help = "events of a stream that the relay carries first", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_COUNT, AT(splice.events), .max = 1000000},
+	{.key = "splice.body", .flag = "splice-body", .arg = "SIZE", .example = "256KiB",
+	 .help = "from this length on other answers are spliced", .group = SETTING_GROUP_LIMITS,
+	 .kind = SETTING_SIZE, AT(splice.body_bytes), .max = 1024 * 1024 * 1024},
+	{.key = "splice.ring", .flag = "splice-ring", .arg = "SIZE", .example = "1MiB",
+	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
+	 AT(splice.ring_bytes), .min = 65536, .max = 64 * 1024 * 1024},
 
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},
@@ -156,7 +212,8 @@ const struct setting settings[] = {
 
 const unsigned int settings_nr = sizeof(settings) / sizeof(settings[0]);
 _Static_assert(sizeof(settings) / sizeof(settings[0]) <= SETTINGS_MAX, "raise SETTINGS_MAX");
-_Static_assert(sizeof(enum path_mode) == 4 && sizeof(enum log_level) == 4, "names are 32 bits");
+_Static_assert(sizeof(enum path_mode) == 4 && sizeof(enum log_level) == 4 &&
+		       sizeof(enum guard_busy) == 4, "names are 32 bits");
 
 bool setting_is_list(const struct setting *s)
 {
@@ -198,6 +255,10 @@ static int set_number(const struct setting *s, struct config *c, const char *tex
 		;
 	else if (s->kind == SETTING_DURATION)
 		err = value_duration(text, s->min, s->max, &value, why, why_bytes);
+	else if (s->kind == SETTING_DECIMAL && !strcmp(text, "0") && s->zero)
+		;
+	else if (s->kind == SETTING_DECIMAL)
+		err = value_decimal(text, s->min, s->max, &value, why, why_bytes);
 	else if (s->kind == SETTING_SIZE)
 		err = value_size(text, s->min, s->max, &value, why, why_bytes);
 	else
@@ -311,11 +372,36 @@ static int set_dir_path(const struct setting *s, struct config *c, const char *t
 
 	value_quote(text, quoted);
 	if (text[0] != '/' || strlen(text) >= s->size) {
-		snprintf(why, why_bytes, "%s is not an absolute path of at most %u bytes; write one "
-			 "such as %s", quoted, s->size - 1, s->example);
+		snprintf(why, why_bytes,
+			 "%s is not an absolute path of at most %u bytes; write one "
+			 "such as %s",
+			 quoted, s->size - 1, s->example);
 		return -EINVAL;
 	}
 	strcpy((char *)c + s->offset, text);
+	return 0;
+}
+
+static int set_header_name(const struct setting *s, struct config *c, const char *text, char *why,
+			   unsigned int why_bytes)
+{
+	struct kvpin_names names;
+	char quoted[VALUE_QUOTE_MAX];
+	char *to = (char *)c + s->offset;
+
+	if (s->zero && !strcmp(text, s->zero)) {
+		to[0] = '\0';
+		return 0;
+	}
+	/* Neither malformed nor one that HTTP itself needs. */
+	kvpin_names_init(&names);
+	if (kvpin_names_add(&names, text, strlen(text), KVPIN_FIELD_KEY0)) {
+		snprintf(why, why_bytes,
+			 "%s cannot name a session; letters, digits, '-' and '_', such as %s",
+			 value_quote(text, quoted), s->example);
+		return -EINVAL;
+	}
+	strcpy(to, text);
 	return 0;
 }
 
@@ -365,6 +451,10 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_metrics(c, text, why, why_bytes);
 	case SETTING_LISTEN:
 		return setting_add_listen(c, text, why, why_bytes);
+	case SETTING_HEADER_NAME:
+		return set_header_name(s, c, text, why, why_bytes);
+	case SETTING_KEY:
+		return setting_add_key_flag(c, text, why, why_bytes);
 	case SETTING_HEADER:
 		return setting_add_header(c, text, why, why_bytes);
 	case SETTING_BACKEND:
@@ -376,17 +466,18 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 
 static char *format_list(const struct setting *s, const struct config *c, char *text)
 {
-	unsigned int nr = s->kind == SETTING_LISTEN   ? c->nr_listen
-			  : s->kind == SETTING_HEADER ? c->nr_keys
-						      : c->nr_backends;
+	bool keys = s->kind == SETTING_KEY || s->kind == SETTING_HEADER;
+	unsigned int nr = s->kind == SETTING_LISTEN ? c->nr_listen
+			  : keys		    ? c->nr_keys
+						    : c->nr_backends;
 	unsigned int i, at = 0;
-	char addr[ADDR_TEXT_MAX];
+	char addr[ADDR_TEXT_MAX], key[SETTING_KEY_TEXT_MAX];
 
 	text[0] = '\0';
 	for (i = 0; i < nr && at < SETTING_TEXT_MAX; i++) {
-		const char *entry = s->kind == SETTING_LISTEN	? addr_format(&c->listen[i], addr)
-				    : s->kind == SETTING_HEADER ? c->key_header[i]
-								: c->backend[i].name;
+		const char *entry = s->kind == SETTING_LISTEN ? addr_format(&c->listen[i], addr)
+				    : keys		      ? setting_format_key(c, i, key)
+							      : c->backend[i].name;
 
 		at += snprintf(text + at, SETTING_TEXT_MAX - at, "%s%s", i ? ", " : "", entry);
 	}
@@ -404,6 +495,9 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_STATE_PATH:
 	case SETTING_DIR_PATH:
 		return strcpy(text, (const char *)c + s->offset);
+	case SETTING_HEADER_NAME:
+		return strcpy(text, *((const char *)c + s->offset) ? (const char *)c + s->offset
+								   : s->zero);
 	case SETTING_USER:
 		return strcpy(text, c->user[0] ? c->user : "off");
 	case SETTING_SOCKET_PATH:
@@ -412,6 +506,7 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 		return c->has_metrics ? (addr_format(&c->metrics, text), text)
 				      : strcpy(text, "off");
 	case SETTING_LISTEN:
+	case SETTING_KEY:
 	case SETTING_HEADER:
 	case SETTING_BACKEND:
 		return format_list(s, c, text);
@@ -427,6 +522,8 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 		return value_format_duration(value, text);
 	if (s->kind == SETTING_SIZE)
 		return value_format_size(value, text);
+	if (s->kind == SETTING_DECIMAL)
+		return value_format_decimal(value, text);
 	snprintf(text, SETTING_TEXT_MAX, "%" PRIu64, value);
 	return text;
 }

@@ -16,6 +16,7 @@ enum setting_kind {
 	SETTING_DURATION,
 	SETTING_SIZE,
 	SETTING_COUNT,
+	SETTING_DECIMAL, /* kept in thousandths */
 	SETTING_BOOL,
 	SETTING_NAME, /* one of a set of names */
 	SETTING_URL_PATH,
@@ -24,9 +25,11 @@ enum setting_kind {
 	SETTING_DIR_PATH,
 	SETTING_USER,
 	SETTING_METRICS,     /* an address or "off" */
+	SETTING_HEADER_NAME, /* or "off", where .zero says so */
 	/* Lists: setting_set() appends one entry. */
 	SETTING_LISTEN,
-	SETTING_HEADER,
+	SETTING_KEY,	 /* KIND=NAME, client-ip, prefix[,rule=value] */
+	SETTING_HEADER,	 /* a KEY that is a header's name: of flags only, the same list */
 	SETTING_BACKEND, /* NAME=ADDR[,slots=N][,weight=N] */
 	SETTING_KIND_NR
 };
@@ -34,6 +37,7 @@ enum setting_kind {
 enum setting_group {
 	SETTING_GROUP_TRAFFIC,
 	SETTING_GROUP_SESSIONS,
+	SETTING_GROUP_GUARD,
 	SETTING_GROUP_HEALTH,
 	SETTING_GROUP_TIMEOUTS,
 	SETTING_GROUP_LIMITS,
@@ -50,16 +54,18 @@ struct setting {
 	enum setting_group group;
 	enum setting_kind kind;
 	uint16_t offset, size; /* in struct config; not of lists */
-	uint64_t min, max;     /* durations in ms, sizes in bytes */
+	uint64_t min, max;     /* durations in ms, sizes in bytes, decimals in thousandths */
 	const char *zero;      /* word for the value 0, or NULL */
 	const char *const *names;
 	unsigned int nr_names;
 };
 
 /* Room for settings that are kept by index; a build error says when the table outgrows it. */
-#define SETTINGS_MAX 40
-/* Room for any formatted setting: a full list of session headers. */
-#define SETTING_TEXT_MAX 512
+#define SETTINGS_MAX 72
+/* Room for one formatted source of keys. */
+#define SETTING_KEY_TEXT_MAX 160
+/* Room for any formatted setting: a full list of them. */
+#define SETTING_TEXT_MAX (KEYS_MAX * (SETTING_KEY_TEXT_MAX + 2))
 
 extern const struct setting settings[];
 extern const unsigned int settings_nr;
@@ -81,6 +87,34 @@ struct backend_field {
 };
 
 extern const struct backend_field backend_fields[BACKEND_FIELD_NR];
+
+/* An entry of affinity.keys is one of these, or `prefix` with its rules. */
+enum key_field_id {
+	KEY_FIELD_HEADER,
+	KEY_FIELD_COOKIE,
+	KEY_FIELD_QUERY,
+	KEY_FIELD_JSON,
+	KEY_FIELD_CLIENT_IP,
+	KEY_FIELD_PRESET,
+	KEY_FIELD_NR
+};
+
+struct key_field {
+	const char *key;
+	const char *example;
+};
+
+extern const struct key_field key_fields[KEY_FIELD_NR];
+
+#define PREFIX_FIELD_NR 7
+
+struct prefix_field {
+	const char *key;
+	const char *example;
+	int (*set)(struct config *c, const char *text, char *why, unsigned int why_bytes);
+};
+
+extern const struct prefix_field prefix_fields[PREFIX_FIELD_NR];
 
 /** setting_is_list() - does setting_set() append? */
 bool setting_is_list(const struct setting *s);
@@ -112,6 +146,17 @@ void setting_init_backend(struct backend_config *b);
 /** setting_add_backend() - append a server; -EINVAL when there is no room or its name is taken */
 int setting_add_backend(struct config *c, const struct backend_config *b, char *why,
 			unsigned int why_bytes);
+
+/* Of SETTING_KEY: user/ops/setting_key.c. A prefix is appended with the default rules, which the
+ * set() of its fields then changes. */
+int setting_add_source(struct config *c, enum key_field_id field, const char *text, char *why,
+		       unsigned int why_bytes);
+int setting_add_prefix(struct config *c, char *why, unsigned int why_bytes);
+int setting_add_key_flag(struct config *c, const char *text, char *why, unsigned int why_bytes);
+
+/** setting_format_key() - a source as --session-key takes it, a header by its bare name
+ * @text: SETTING_KEY_TEXT_MAX bytes; returned */
+char *setting_format_key(const struct config *c, unsigned int i, char *text);
 
 /* Of SETTING_LISTEN, SETTING_HEADER and SETTING_BACKEND: user/ops/setting_list.c. */
 int setting_add_listen(struct config *c, const char *text, char *why, unsigned int why_bytes);

@@ -20,7 +20,7 @@ void setting_clear(const struct setting *s, struct config *c)
 {
 	if (s->kind == SETTING_LISTEN)
 		c->nr_listen = 0;
-	else if (s->kind == SETTING_HEADER)
+	else if (s->kind == SETTING_KEY || s->kind == SETTING_HEADER)
 		c->nr_keys = 0;
 	else if (s->kind == SETTING_BACKEND)
 		c->nr_backends = 0;
@@ -58,7 +58,7 @@ int setting_add_header(struct config *c, const char *text, char *why, unsigned i
 	char quoted[VALUE_QUOTE_MAX];
 	struct kvpin_names fresh = {0}, own;
 	size_t len = strlen(text);
-	unsigned int i;
+	unsigned int headers = 0, i;
 
 	value_quote(text, quoted);
 	if (len > KVPIN_NAME_BYTES) {
@@ -81,17 +81,19 @@ int setting_add_header(struct config *c, const char *text, char *why, unsigned i
 		return -EINVAL;
 	}
 	for (i = 0; i < c->nr_keys; i++) {
-		if (!strcasecmp(c->key_header[i], text)) {
+		headers += c->key[i].kind == KEY_HEADER;
+		if (c->key[i].kind == KEY_HEADER && !strcasecmp(c->key[i].name, text)) {
 			snprintf(why, why_bytes, "%s is there twice; remove one", quoted);
 			return -EINVAL;
 		}
 	}
-	if (c->nr_keys == KVPIN_KEY_HEADERS_MAX) {
+	if (headers == KVPIN_KEY_HEADERS_MAX || c->nr_keys == KEYS_MAX) {
 		snprintf(why, why_bytes, "%s is one too many; at most %d", quoted,
-			 KVPIN_KEY_HEADERS_MAX);
+			 headers == KVPIN_KEY_HEADERS_MAX ? KVPIN_KEY_HEADERS_MAX : KEYS_MAX);
 		return -EINVAL;
 	}
-	strcpy(c->key_header[c->nr_keys++], text);
+	c->key[c->nr_keys] = (struct key_source){.kind = KEY_HEADER};
+	strcpy(c->key[c->nr_keys++].name, text);
 	return 0;
 }
 
@@ -141,11 +143,16 @@ static int set_address(struct backend_config *b, const char *text, char *why,
 
 static int set_slots(struct backend_config *b, const char *text, char *why, unsigned int why_bytes)
 {
-	uint64_t n;
-	int err = value_count(text, 0, SLOTS_MAX, &n, why, why_bytes);
+	bool ask = !strcmp(text, "auto");
+	uint64_t n = 0;
+	int err = ask ? 0 : value_count(text, 0, SLOTS_MAX, &n, why, why_bytes);
 
-	if (!err)
+	if (!err) {
 		b->slots = n;
+		b->slots_auto = ask;
+	} else if (strlen(why) + sizeof(", or auto") <= why_bytes) {
+		strcat(why, ", or auto");
+	}
 	return err;
 }
 

@@ -208,6 +208,45 @@ int value_count(const char *text, uint64_t min, uint64_t max, uint64_t *count, c
 	return 0;
 }
 
+int value_decimal(const char *text, uint64_t min, uint64_t max, uint64_t *milli, char *why,
+		  unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX], least[VALUE_TEXT_MAX], most[VALUE_TEXT_MAX];
+	uint64_t n, scale = 100;
+	const char *rest = scan_number(text, &n);
+
+	value_quote(text, quoted);
+	if (rest && __builtin_mul_overflow(n, 1000, &n))
+		n = UINT64_MAX;
+	if (rest && *rest == '.' && rest[1]) {
+		for (rest++; *rest >= '0' && *rest <= '9' && scale; rest++, scale /= 10)
+			if (n < UINT64_MAX)
+				n += (uint64_t)(*rest - '0') * scale;
+	}
+	value_format_decimal(min, least);
+	value_format_decimal(max, most);
+	if (!rest || *rest || n < min || n > max) {
+		snprintf(why, why_bytes, "%s is %s; write one from %s to %s", quoted,
+			 !rest || *rest ? "not a number of at most three decimals" : "out of range",
+			 least, most);
+		return -EINVAL;
+	}
+	*milli = n;
+	return 0;
+}
+
+char *value_format_decimal(uint64_t milli, char *text)
+{
+	int len = snprintf(text, VALUE_TEXT_MAX, "%" PRIu64 ".%03" PRIu64, milli / 1000,
+			   milli % 1000);
+
+	while (text[len - 1] == '0')
+		text[--len] = '\0';
+	if (text[len - 1] == '.')
+		text[--len] = '\0';
+	return text;
+}
+
 int value_bool(const char *text, bool *value, char *why, unsigned int why_bytes)
 {
 	char quoted[VALUE_QUOTE_MAX];

@@ -34,6 +34,11 @@ int value_size(const char *text, uint64_t min, uint64_t max, uint64_t *bytes, ch
 int value_count(const char *text, uint64_t min, uint64_t max, uint64_t *count, char *why,
 		unsigned int why_bytes);
 
+/** value_decimal() - "1.5", "0.05", "2": at most three digits behind the point
+ * @min, @max, @milli: in thousandths */
+int value_decimal(const char *text, uint64_t min, uint64_t max, uint64_t *milli, char *why,
+		  unsigned int why_bytes);
+
 /** value_bool() - "true" or "false" */
 int value_bool(const char *text, bool *value, char *why, unsigned int why_bytes);
 
@@ -45,11 +50,12 @@ int value_name(const char *text, const char *const *names, unsigned int nr, unsi
 int value_addr(const char *text, struct addr *addr, char *why, unsigned int why_bytes);
 
 /**
- * value_format_duration(), value_format_size() - the shortest exact text that parses back
+ * value_format_duration(), value_format_size(), value_format_decimal() - the shortest exact text that parses back
  * @text: VALUE_TEXT_MAX bytes; returned
  */
 char *value_format_duration(uint64_t ms, char *text);
 char *value_format_size(uint64_t bytes, char *text);
+char *value_format_decimal(uint64_t milli, char *text);
 
 /**
  * value_quote() - a foreign text made fit for a one-line message: in quotes, printable, cut

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <yaml.h>
 
-/* The schema is 4 deep. */
+/* The schema is 5 deep. */
 #define DEPTH_MAX 8
 /* 64 servers with 5 places each, and all settings, are under 400. */
 #define PLACES_MAX 2048

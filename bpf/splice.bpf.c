@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The splice path: while an answer streams, the server's packets go to the client and the client's
+ * ACKs to the server, past the daemon's two sockets; afterwards both connections are ordinary ones
+ * again, their sequence numbers shifted by what went past. Runs at tc, on the devices that lead to
+ * clients and servers (on lo at egress only: there every packet passes once).
+ *
+ * Happy path: splice_packet() finds whose packet it is; server_in() forwards the answer,
+ * client_in() the ACKs, and the one that acknowledges the end gives the pair back. Failures: a
+ * packet that must not go past is dropped and the pair given back before it (splice_walk.bpf.h);
+ * the server sends it again, to the socket. Close: a server's FIN or RST always goes to its socket
+ * and never to the client: the daemon ends the client's connection as the answer deserves.
+ *
+ * Several CPUs may be here with packets of one pair. What they decide by is changed by atomic
+ * operations only; timestamps are not, and are kept monotone where they go out.
+ */
+#include "splice_walk.bpf.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define NS_PER_MS 1000000ULL
+/* Another CPU must get in between each time for a try to fail. */
+#define RAISE_TRIES 8
+
+/* ---- extended sequence numbers ---- */
+
+static __always_inline __u64 seq_near(__u64 near, __u32 seq)
+{
+	return near + (__s64)(__s32)(seq - (__u32)near);
+}
+
+/* Brings *at up to seq; returns by how much. The first one makes it known; @near: a number of the
+ * same space, or 0. */
+static __always_inline __u64 seq_raise(__u64 *at, __u32 seq, __u64 near)
+{
+	__u64 was, is;
+
+#pragma unroll
+	for (int i = 0; i < RAISE_TRIES; i++) {
+		was = *at;
+		is = was || near ? seq_near(was ? was : near, seq) : 1ULL << 32 | seq;
+		if (was && is <= was)
+			return 0;
+		if (__sync_val_compare_and_swap(at, was, is) == was)
+			return was ? is - was : 0;
+	}
+	return 0;
+}
+
+/* ---- one connection ---- */
+
+/* What the socket puts into its timestamps must not be less than what went past it. */
+static __always_inline __u32 ts_shift(struct kvpin_splice_conn *x, const struct tcp_head *h,
+				      __u32 ms)
+{
+	__u32 ts = h->tsval + x->ts_off;
+
+	if (!h->has_ts)
+		return 0;
+	if ((x->has_ts & 2) && after(x->ts_out, ts)) {
+		x->ts_off += x->ts_out - ts;
+		ts = x->ts_out;
+	}
+	x->ts_out = ts;
+	x->ts_out_ms = ms;
+	x->has_ts |= 2;
+	return x->ts_off;
+}
+
+static __always_inline void ts_heard(struct kvpin_splice_conn *x, const struct tcp_head *h,
+				     __u32 ms)
+{
+	if (!h->has_ts)
+		return;
+	x->ts_in = h->tsval;
+	x->ts_in_ms = ms;
+	x->has_ts |= 1;
+}
+
+/* A packet that is passed on in place of one of the socket's. */
+static __always_inline void ts_passed(struct kvpin_splice_conn *to, const struct tcp_head *h,
+				      __u32 ms)
+{
+	if (!h->has_ts)
+		return;
+	to->ts_out = h->ts_sent;
+	to->ts_out_ms = ms;
+	to->has_ts |= 2;
+}
+
+/* Do the packets go past the sockets while the pair's word is `word`? */
+static __always_inline int is_taken(__u64 word)
+{
+	return (word & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING)) == KVPIN_SPLICE_TAKEN;
+}
+
+/* The offset that counts if they do not. */
+static __always_inline __u32 off_by(const struct kvpin_splice_conn *x,
+				    const struct kvpin_splice_conn *u, __u64 word)
+{
+	if ((word & KVPIN_SPLICE_TAKEN) && (word & KVPIN_SPLICE_GIVING))
+		return x->off_taken + (__u32)(u->end - u->to);
+	return x->off;
+}
+
+/* ---- giving back ---- */
+
+/* Returns 1 for the one who does it, of the daemon and all CPUs. */
+static __always_inline int give_back(struct kvpin_splice_conn *u, struct kvpin_splice_conn *c)
+{
+	__u64 was = __sync_fetch_and_or(&u->word, KVPIN_SPLICE_GIVING);
+	__u32 past;
+
+	if (!is_taken(was)) {
+		/* Too late: where the pair is not taken any more the bit means nothing. */
+		if (!(was & KVPIN_SPLICE_TAKEN))
+			__sync_fetch_and_and(&u->word, ~KVPIN_SPLICE_GIVING);
+		return 0;
+	}
+	past = u->end - u->to;
+	u->off = u->off_taken + past;
+	c->off = c->off_taken + past;
+	__sync_fetch_and_and(&u->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING));
+	return 1;
+}
+
+/* ---- packets of the client ---- */
+
+/* What of a client's packet is the server's: the ACK, and the client's end. */
+static __always_inline void to_server(struct rewrite *r, const struct packet *p,
+				      struct kvpin_splice_conn *u, __u64 acked, __u32 passed_fin,
+				      __u32 clear)
+{
+	__u32 win = p->win << (u->client_wscale & 15) >> (u->server_wscale & 15);
+
+	__builtin_memset(r, 0, sizeof(*r));
+	r->seq = u->request_end + passed_fin;
+	r->ack = (__u32)(u->from + (acked > u->to ? acked - u->to : 0));
+	r->win = win > 65535 ? 65535 : win;
+	r->clear = clear;
+	r->sack_add = (__u32)(u->from - u->to);
+	r->tsval_add = u->ts_up;
+	r->tsecr_add = -u->ts_down;
+	r->has_floor = u->has_ts & 2;
+	r->ts_floor = u->ts_out;
+	r->no_sack = u->flags & KVPIN_SPLICE_NO_SACK;
+}
+
+static __always_inline void to_client_socket(struct rewrite *r, const struct packet *p,
+					     const struct kvpin_splice_conn *c, __u32 off,
+					     __u32 ack)
+{
+	rewrite_begin(r, p);
+	r->ack = ack - off;
+	r->sack_add = -off;
+	r->tsecr_add = -c->ts_off;
+}
+
+__noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k,
+			 struct kvpin_splice_conn *c)
+{
+	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
+	__u64 before, acked, progress = 0, word = 0, end;
+	int local, onward, done = 0, back = 0, verdict;
+	struct kvpin_splice_conn *u = NULL;
+	struct tcp_head *h;
+	struct rewrite *r;
+
+	if (!p || !k || !c)
+		return TC_ACT_UNSPEC;
+	h = &k->head;
+	r = &k->rewrite;
+	fin = p->bits & WORD_FIN;
+	rst = p->bits & WORD_RST;
+	ms = p->now / NS_PER_MS;
+	peer = c->peer;
+	server = peer - 1;
+	before = c->acked;
+	if (p->len)
+		seq_raise(&c->received, p->seq + p->len, 0);
+	if (p->bits & WORD_ACK)
+		progress = seq_raise(&c->acked, p->ack, c->sent);
+	ts_heard(c, h, ms);
+	if (peer)
+		u = bpf_map_lookup_elem(&splice_conns, &server);
+	if (u && u->peer == p->entry + 1)
+		word = u->word;
+	if (!u || !is_taken(word)) {
+		off = u ? off_by(c, u, word) : c->off;
+		if (!off && !c->ts_off)
+			return TC_ACT_UNSPEC;
+		to_client_socket(r, p, c, off, p->ack);
+		packet_rewrite(skb, p, h, r);
+		return TC_ACT_UNSPEC;
+	}
+
+	acked = seq_near(c->acked, p->ack);
+	if (progress)
+		u->last_ns = p->now;
+	end = u->end;
+	/* What an ACK on another CPU brought up counts too. */
+	done = end && c->acked >= end && !rst;
+	if (p->len)
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_NO_FIN);
+	if (u->flags & KVPIN_SPLICE_CLIENT_FIN)
+		passed_fin = 1;
+	if (done)
+		back = give_back(u, c);
+	else if (fin && !(u->flags & KVPIN_SPLICE_NO_FIN))
+		pass_fin = WORD_FIN;
+	off = done ? c->off_taken + (__u32)(end - u->to) : c->off_taken;
+	local = p->len || fin || rst || done || before < u->to || (c->flags & KVPIN_SPLICE_PROBE);
+	onward = (!done || back) && (acked >= u->to || pass_fin || rst);
+	if (!local && !onward)
+		local = 1;
+
+	if (local) {
+		/* The socket must not see more acknowledged than it has sent. */
+		to_client_socket(r, p, c, off, !done && acked > u->to ? (__u32)u->to : p->ack);
+		packet_rewrite(skb, p, h, r);
+		__sync_fetch_and_and(&c->flags, ~KVPIN_SPLICE_PROBE);
+		if (!onward) {
+			/* Another CPU gives it back: it tells the daemon. */
+			return TC_ACT_UNSPEC;
+		}
+		packet_copy_in(skb);
+	}
+	if (pass_fin || rst)
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
+	if (pass_fin)
+		passed_fin = 0;
+	clear = pass_fin ? WORD_PSH : WORD_FIN | WORD_PSH;
+	to_server(r, p, u, acked, passed_fin, clear);
+	head_build(h, r);
+	head_address(h, u);
+	ts_passed(u, h, ms);
+	u->told_server = r->ack;
+	verdict = TC_ACT_SHOT;
+	if (!p->len) {
+		packet_write_head(skb, p, h);
+		packet_address(skb, p, u);
+		verdict = packet_send(skb, u);
+	} else if (!packet_write_bare(skb, p, h, u)) {
+		verdict = packet_send(skb, u);
+	}
+	/* Last: the daemon may begin the next answer at once. */
+	if (back)
+		splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
+	return verdict;
+}
+
+__noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *k,
+			  struct kvpin_splice_conn *c)
+{
+	struct kvpin_splice_conn *u = NULL;
+	__u32 peer, server, off;
+	__u64 word = 0;
+	struct tcp_head *h;
+	struct rewrite *r;
+
+	if (!p || !k || !c)
+		return TC_ACT_UNSPEC;
+	h = &k->head;
+	r = &k->rewrite;
+	peer = c->peer;
+	server = peer - 1;
+	if (p->bits & WORD_ACK)
+		c->ack_win = (__u64)p->ack << 32 | p->win;
+	if (peer)
+		u = bpf_map_lookup_elem(&splice_conns, &server);
+	if (u && u->peer == p->entry + 1)
+		word = u->word;
+	rewrite_begin(r, p);
+	if (u && is_taken(word)) {
+		/* Only a dead daemon's socket ends here; the stream runs on. */
+		if (p->bits & (WORD_FIN | WORD_RST))
+			return TC_ACT_SHOT;
+		off = c->off_taken;
+		if (p->len) {
+			r->seq = p->seq + off;
+		} else if (p->seq + off == (__u32)u->to - 1) {
+			/* A keepalive probe wants to be answered. */
+			__sync_fetch_and_or(&c->flags, KVPIN_SPLICE_PROBE);
+			r->seq = (__u32)c->sent - 1;
+		} else {
+			r->seq = (__u32)c->sent;
+		}
+	} else {
+		off = u ? off_by(c, u, word) : c->off;
+		r->seq = p->seq + off;
+		seq_raise(&c->sent, r->seq + p->len, c->acked);
+	}
+	r->tsval_add = ts_shift(c, h, p->now / NS_PER_MS);
+	if (off || c->ts_off || r->seq != p->seq)
+		packet_rewrite(skb, p, h, r);
+	return TC_ACT_UNSPEC;
+}
+
+/* ---- packets of the server ---- */
+
+/* What a server's packet is to its own socket: it brings nothing new but the server's end. */
+static __always_inline void to_server_socket(struct rewrite *r, const struct packet *p,
+					     const struct kvpin_splice_conn *u, __u32 seq)
+{
+	rewrite_begin(r, p);
+	r->seq = seq;
+	if (after(p->ack, u->request_end))
+		r->ack = u->request_end;
+	r->tsecr_add = -u->ts_off;
+}
+
+/* The pair is not taken. */
+static __always_inline int server_in_back(struct __sk_buff *skb, struct packet *p, struct work *k,
+					  struct kvpin_splice_conn *u, __u32 off)
+{
+	int clamp = (u->flags & KVPIN_SPLICE_CLIENT_FIN) && after(p->ack, u->request_end);
+	struct rewrite *r = &k->rewrite;
+
+	if (!off && !u->ts_off && !clamp)
+		return TC_ACT_UNSPEC;
+	rewrite_begin(r, p);
+	r->seq = p->seq - off;
+	/* The server acknowledges a FIN that its socket here never sent. */
+	if (clamp)
+		r->ack = u->request_end;
+	r->tsecr_add = -u->ts_off;
+	packet_rewrite(skb, p, &k->head, r);
+	return TC_ACT_UNSPEC;
+}
+
+__noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k,
+			 struct kvpin_splice_conn *u)
+{
+	__u64 word, at, fresh = 0, ack_win;
+	struct kvpin_splice_conn *c;
+	__u32 fin, ms, client;
+	struct tcp_head *h;
+	struct rewrite *r;
+
+	if (!p || !k || !u)
+		return TC_ACT_UNSPEC;
+	h = &k->head;
+	r = &k->rewrite;
+	fin = p->bits & WORD_FIN;
+	ms = p->now / NS_PER_MS;
+	/* Before the word: when the daemon's swap succeeds it has seen what it read here. */
+	if (p->len && u->received)
+		fresh = seq_raise(&u->received, p->seq + p->len, 0);
+	if (p->bits & WORD_ACK)
+		seq_raise(&u->acked, p->ack, u->sent);
+	ts_heard(u, h, ms);
+	word = __sync_fetch_and_add(&u->word, 1);
+	client = u->peer - 1;
+	c = bpf_map_lookup_elem(&splice_conns, &client);
+	if (!c || !is_taken(word))
+		return server_in_back(skb, p, k, u, off_by(u, u, word));
+
+	at = seq_near(u->received, p->seq);
+	p->at = at;
+	if (p->bits & WORD_RST) {
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
+		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);
+		packet_rewrite(skb, p, h, r);
+		return TC_ACT_UNSPEC;
+	}
+	if (p->len) {
+		if (splice_framing(skb, p, h, u, c) == FRAMING_DROP)
+			return TC_ACT_SHOT;
+		if (fresh) {
+			splice_times(u, p->now, p->token, fresh);
+			u->last_ns = p->now;
+		}
+	}
+	if (fin) {
+		u->fin = at + p->len;
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_FIN);
+		if (u->framing == KVPIN_SPLICE_CLOSE && !u->end)
+			__sync_lock_test_and_set(&u->end, u->to + (u->fin - u->from));
+	}
+	if (fin || (!p->len && (u->flags & KVPIN_SPLICE_PROBE))) {
+		__sync_fetch_and_and(&u->flags, ~KVPIN_SPLICE_PROBE);
+		/* Bytes that it has already had, and behind them perhaps the FIN. */
+		to_server_socket(r, p, u, (__u32)u->from - u->off_taken - p->len);
+		packet_rewrite(skb, p, h, r);
+		if (!p->len)
+			return TC_ACT_UNSPEC;
+		packet_copy_in(skb);
+	}
+	ack_win = c->ack_win;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->seq = (__u32)(u->to + (at - u->from));
+	r->ack = ack_win >> 32;
+	r->win = ack_win & 0xffff;
+	r->clear = WORD_FIN;
+	r->tsval_add = u->ts_down;
+	r->tsecr_add = -u->ts_up;
+	r->has_floor = c->has_ts & 2;
+	r->ts_floor = c->ts_out;
+	r->no_ts = u->flags & KVPIN_SPLICE_NO_TS;
+	head_build(h, r);
+	head_address(h, c);
+	if (!r->no_ts)
+		ts_passed(c, h, ms);
+	seq_raise(&c->sent, r->seq + p->len, c->acked);
+	packet_write_head(skb, p, h);
+	packet_address(skb, p, c);
+	return packet_send(skb, c);
+}
+
+__noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *k,
+			  struct kvpin_splice_conn *u)
+{
+	struct tcp_head *h;
+	struct rewrite *r;
+	__u64 word;
+	__u32 off;
+
+	if (!p || !k || !u)
+		return TC_ACT_UNSPEC;
+	h = &k->head;
+	r = &k->rewrite;
+	word = u->word;
+	rewrite_begin(r, p);
+	if (is_taken(word)) {
+		/* The client acknowledges; the socket only repeats itself, or probes. */
+		if (p->bits & (WORD_FIN | WORD_RST))
+			return TC_ACT_SHOT;
+		if (!p->len) {
+			if (p->seq != u->request_end - 1)
+				return TC_ACT_SHOT;
+			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_PROBE);
+		}
+		r->ack = u->told_server;
+	} else {
+		off = off_by(u, u, word);
+		seq_raise(&u->sent, p->seq + p->len, u->acked);
+		if (!u->received && (p->bits & WORD_ACK)) {
+			u->base = p->ack;
+			seq_raise(&u->received, p->ack, 0);
+		}
+		r->ack = p->ack + off;
+		r->sack_add = off;
+		u->told_server = r->ack;
+	}
+	r->tsval_add = ts_shift(u, h, p->now / NS_PER_MS);
+	if (r->ack != p->ack || u->ts_off)
+		packet_rewrite(skb, p, h, r);
+	return TC_ACT_UNSPEC;
+}
+
+/* ---- all ---- */
+
+/* A new connection with the addresses and ports of one that was closed. */
+static __always_inline void entry_end(struct packet *p)
+{
+	struct kvpin_splice_key reverse = {.from_port = p->key.to_port,
+					   .to_port = p->key.from_port};
+
+	__builtin_memcpy(reverse.from, p->key.to, sizeof(reverse.from));
+	__builtin_memcpy(reverse.to, p->key.from, sizeof(reverse.to));
+	bpf_map_delete_elem(&splice_keys, &p->key);
+	bpf_map_delete_elem(&splice_keys, &reverse);
+}
+
+SEC("tc")
+int splice_packet(struct __sk_buff *skb)
+{
+	struct kvpin_splice_ref *ref;
+	struct kvpin_splice_conn *x;
+	__u32 direction, zero = 0;
+	struct packet p = {};
+	struct work *k;
+
+	if (skb->mark == KVPIN_SPLICE_MARK) {
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
+	if (packet_read(skb, &p))
+		return TC_ACT_UNSPEC;
+	ref = bpf_map_lookup_elem(&splice_keys, &p.key);
+	if (!ref)
+		return TC_ACT_UNSPEC;
+	p.entry = ref->conn;
+	direction = ref->direction;
+	x = bpf_map_lookup_elem(&splice_conns, &p.entry);
+	k = bpf_map_lookup_elem(&splice_works, &zero);
+	if (!x || !k || packet_read_tcp(skb, &p, k))
+		return TC_ACT_UNSPEC;
+	if (p.bits & WORD_SYN) {
+		/* Not a late or repeated one of a connection that lives. */
+		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
+			entry_end(&p);
+		return TC_ACT_UNSPEC;
+	}
+	if (k->head.odd)
+		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
+	p.now = bpf_ktime_get_ns();
+	if (x->role == KVPIN_SPLICE_CLIENT)
+		return direction == KVPIN_SPLICE_IN ? client_in(skb, &p, k, x)
+						    : client_out(skb, &p, k, x);
+	return direction == KVPIN_SPLICE_IN ? server_in(skb, &p, k, x) : server_out(skb, &p, k, x);
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The answer's framing at tc: where does it end, when did tokens come, and what must not go past
+ * the daemon. The parser is that of include/; bpf_loop() drives it.
+ *
+ * Packets are walked in order. One that is ahead of its turn cannot be: from then on the daemon
+ * follows the framing, from copies in its ring; they are forwarded all the same, since a client
+ * that does not see them cannot tell the server what is missing.
+ */
+#ifndef SPLICE_WALK_BPF_H
+#define SPLICE_WALK_BPF_H
+
+#include "kvpin_http_body.h"
+#include "packet.bpf.h"
+#include "splice_maps.bpf.h"
+
+/* A chunk takes about ten turns; a packet has 64 KiB at most. */
+#define WALK_TURNS_MAX 16384
+#define COPY_TURNS_MAX (65536 / KVPIN_SPLICE_COPY_BYTES + 1)
+
+enum { FRAMING_DROP, FRAMING_FORWARD };
+
+static __always_inline void splice_count(__u32 reason)
+{
+	__u64 *count = bpf_map_lookup_elem(&splice_refusals, &reason);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
+{
+	__u32 worker = u->worker;
+
+	return bpf_map_lookup_elem(&splice_rings, &worker);
+}
+
+static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u32 entry, __u32 kind)
+{
+	void *ring = splice_ring(u);
+	struct kvpin_splice_config *config;
+	struct kvpin_splice_event *e;
+	__u32 zero = 0;
+
+	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
+	if (!e) {
+		config = bpf_map_lookup_elem(&splice_config, &zero);
+		if (config)
+			__sync_fetch_and_add(&config->ring_full, 1);
+		return;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->serial = u->serial;
+	e->server = entry;
+	e->kind = kind;
+	bpf_ringbuf_submit(e, 0);
+}
+
+/* ---- times ---- */
+
+static __always_inline void splice_hist(__u64 *bucket, const volatile __u64 *le_ns, __u64 ns)
+{
+	__u32 i;
+
+	for (i = 0; i < KVPIN_HIST_BUCKETS - 1; i++)
+		if (ns <= le_ns[i])
+			break;
+	if (i < KVPIN_HIST_BUCKETS)
+		__sync_fetch_and_add(&bucket[i], 1);
+}
+
+/* Payload came; @token: an event began, or the answer's kind has none. */
+static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now, int token,
+					 __u64 fresh)
+{
+	__u32 backend = u->backend;
+	struct kvpin_counters *n = bpf_map_lookup_elem(&splice_counters, &backend);
+	int first = !(u->flags & KVPIN_SPLICE_TOKEN);
+
+	if (!n)
+		return;
+	n->bytes_down += fresh;
+	if (!token || (!first && !(u->flags & KVPIN_SPLICE_STREAM)))
+		return;
+	if (first) {
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_TOKEN);
+		u->ttft_ns = now - u->started_ns;
+		if (u->flags & KVPIN_SPLICE_LATER) {
+			splice_hist(n->ttft, ttft_le_ns, u->ttft_ns);
+			n->ttft_sum_ns += u->ttft_ns;
+		} else {
+			splice_hist(n->ttft_first, ttft_le_ns, u->ttft_ns);
+			n->ttft_first_sum_ns += u->ttft_ns;
+		}
+	} else {
+		splice_hist(n->gap, gap_le_ns, now - u->token_ns);
+		n->gap_sum_ns += now - u->token_ns;
+	}
+	u->token_ns = now;
+}
+
+/* ---- the end, and the cut ---- */
+
+/*
+ * From here on nothing more goes past: what was forwarded so far is the end for this path, and the
+ * relay goes on behind it, with what the server sends again.
+ */
+static __always_inline void splice_cut(struct kvpin_splice_conn *u,
+				       const struct kvpin_splice_conn *c, __u32 entry, __u8 reason)
+{
+	if (u->flags & KVPIN_SPLICE_CUT)
+		return;
+	u->reason = reason;
+	__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CUT);
+	/* Sequentially consistent against the client's ACKs. */
+	__sync_lock_test_and_set(&u->end, c->sent > u->to ? c->sent : u->to);
+	splice_count(reason);
+	splice_event(u, entry, KVPIN_SPLICE_EVENT_CUT);
+}
+
+/* ---- chunks ---- */
+
+/* In map memory: the verifier would follow every value of it on the stack. */
+struct walk {
+	struct kvpin_body body;
+	__u64 window; /* the next `have` bytes */
+	__u32 at, end;
+	__u32 have;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct walk);
+} splice_walks SEC(".maps");
+
+struct walk_loop {
+	struct __sk_buff *skb;
+	struct walk *walk;
+};
+
+static long walk_turn(__u32 turn, struct walk_loop *loop)
+{
+	struct walk *l = loop->walk;
+	struct kvpin_body *b = &l->body;
+	__u64 n;
+
+	if (l->at >= l->end || b->state == KVPIN_BS_DONE || b->state == KVPIN_BS_BAD)
+		return 1;
+	if ((!kvpin_body_counts(b) || b->fresh) && !l->have) {
+		n = l->end - l->at;
+		if (n > sizeof(l->window))
+			n = sizeof(l->window);
+		kvpin_opaque(n);
+		if (n < 1 || n > sizeof(l->window))
+			return 1;
+		l->window = 0;
+		if (bpf_skb_load_bytes(loop->skb, l->at, &l->window, n)) {
+			kvpin_body_bad(b, KVPIN_HTTP_NONE);
+			return 1;
+		}
+		l->have = n;
+	}
+	if (kvpin_body_counts(b)) {
+		n = kvpin_body_skip(b, (__u8)l->window, l->end - l->at);
+	} else {
+		n = 1;
+		kvpin_body_step(b, (__u8)l->window);
+	}
+	l->at += n;
+	if (n < l->have) {
+		l->window >>= n * 8;
+		l->have -= n;
+	} else {
+		l->have = 0;
+	}
+	return 0;
+}
+
+/* The caller holds u->lock; the packet begins at or before u->walked and ends behind it. */
+static __always_inline int splice_walk(struct __sk_buff *skb, struct packet *p,
+				       const struct tcp_head *h, struct kvpin_splice_conn *u,
+				       const struct kvpin_splice_conn *c)
+{
+	__u32 payload = p->l4 + h->bytes, skip = u->walked - p->at;
+	struct walk_loop loop = {.skb = skb};
+	__u32 zero = 0;
+	struct walk *l = bpf_map_lookup_elem(&splice_walks, &zero);
+
+	if (!l)
+		return FRAMING_DROP;
+	l->body = u->body;
+	l->at = payload + skip;
+	l->end = payload + p->len;
+	l->have = 0;
+	loop.walk = l;
+	bpf_loop(WALK_TURNS_MAX, walk_turn, &loop, 0);
+	if (l->at < l->end || l->body.state == KVPIN_BS_BAD) {
+		/* As if this packet had not come: the relay sees it again. */
+		if (l->body.state == KVPIN_BS_DONE)
+			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_BEHIND_END);
+		else if (l->body.state == KVPIN_BS_BAD)
+			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_MALFORMED);
+		else
+			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_CHUNKS);
+		return FRAMING_DROP;
+	}
+	p->token = l->body.events != u->events;
+	u->events = l->body.events;
+	u->body = l->body;
+	u->walked = p->at + p->len;
+	if (l->body.state == KVPIN_BS_DONE)
+		__sync_lock_test_and_set(&u->end, u->to + (u->walked - u->from));
+	return FRAMING_FORWARD;
+}
+
+/* ---- copies for the daemon ---- */
+
+struct copy {
+	struct __sk_buff *skb;
+	const struct kvpin_splice_conn *u;
+	void *ring;
+	__u64 at; /* sequence number */
+	__u32 pos, end, entry;
+	__u32 pad;
+};
+
+static long copy_turn(__u32 turn, struct copy *k)
+{
+	struct kvpin_splice_event *e;
+	__u64 n = k->end - k->pos;
+
+	if (k->pos >= k->end)
+		return 1;
+	e = bpf_ringbuf_reserve(k->ring, sizeof(*e) + KVPIN_SPLICE_COPY_BYTES, 0);
+	if (!e)
+		return 1;
+	if (n > KVPIN_SPLICE_COPY_BYTES)
+		n = KVPIN_SPLICE_COPY_BYTES;
+	kvpin_opaque(n);
+	if (n < 1 || n > KVPIN_SPLICE_COPY_BYTES || bpf_skb_load_bytes(k->skb, k->pos, e + 1, n)) {
+		bpf_ringbuf_discard(e, 0);
+		return 1;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->serial = k->u->serial;
+	e->server = k->entry;
+	e->kind = KVPIN_SPLICE_EVENT_BYTES;
+	e->at = k->at;
+	e->len = n;
+	bpf_ringbuf_submit(e, 0);
+	k->pos += n;
+	k->at += n;
+	return 0;
+}
+
+static __always_inline int splice_copy(struct __sk_buff *skb, const struct packet *p,
+				       const struct tcp_head *h, const struct kvpin_splice_conn *u)
+{
+	struct copy k = {.skb = skb, .u = u, .at = p->at, .entry = p->entry};
+	struct kvpin_splice_config *config;
+	__u32 zero = 0;
+
+	k.pos = p->l4 + h->bytes;
+	k.end = k.pos + p->len;
+	k.ring = splice_ring(u);
+	if (!k.ring)
+		return FRAMING_DROP;
+	bpf_loop(COPY_TURNS_MAX, copy_turn, &k, 0);
+	if (k.pos >= k.end)
+		return FRAMING_FORWARD;
+	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
+	config = bpf_map_lookup_elem(&splice_config, &zero);
+	if (config)
+		__sync_fetch_and_add(&config->dropped, 1);
+	return FRAMING_DROP;
+}
+
+/* ---- both ---- */
+
+/* May the payload, which begins at p->at, go past the daemon? A global function: the verifier looks
+ * at it apart from its callers. */
+__noinline int splice_framing(struct __sk_buff *skb, struct packet *p, struct tcp_head *h,
+			      struct kvpin_splice_conn *u, struct kvpin_splice_conn *c)
+{
+	__u64 end, behind;
+	int verdict;
+
+	if (!p || !h || !u || !c)
+		return FRAMING_DROP;
+	behind = p->at + p->len;
+	end = u->end;
+	p->token = 1;
+	if (end) {
+		__u64 stop = u->from + (end - u->to);
+
+		if (behind <= stop)
+			return FRAMING_FORWARD;
+		if (p->at < stop)
+			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_BEHIND_END);
+		return FRAMING_DROP;
+	}
+	if (u->framing == KVPIN_SPLICE_CLOSE)
+		return FRAMING_FORWARD;
+	if (u->framing == KVPIN_SPLICE_CHUNKED) {
+		if (behind <= u->walked) {
+			p->token = 0;
+			return FRAMING_FORWARD;
+		}
+		if (p->at <= u->walked && !__sync_val_compare_and_swap(&u->lock, 0, 1)) {
+			verdict = -1;
+			if (u->framing == KVPIN_SPLICE_CHUNKED && behind > u->walked)
+				verdict = splice_walk(skb, p, h, u, c);
+			__sync_lock_test_and_set(&u->lock, 0);
+			if (verdict >= 0)
+				return verdict;
+		}
+		if (u->framing == KVPIN_SPLICE_CHUNKED) {
+			u->framing = KVPIN_SPLICE_DAEMON;
+			splice_count(KVPIN_SPLICE_REFUSED_ORDER);
+		}
+	}
+	return splice_copy(skb, p, h, u);
+}
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The contract between the daemon and the program of the splice path (bpf/splice.bpf.c): keys and
+ * values of its maps, events, the word, reasons. ABI.md says who writes what, and for how long.
+ *
+ * Two spaces of sequence numbers exist for each connection: "wire" is what the peer sees, "local"
+ * what the daemon's socket sees. They differ by `off` as soon as bytes went past the daemon. All
+ * sequence numbers here are of the wire. Those of 64 bits are extended: the low half is the number
+ * in the packets, the high half counts the wraps and begins at 1, so that 0 means "not known".
+ */
+#ifndef KVPIN_SPLICE_ABI_H
+#define KVPIN_SPLICE_ABI_H
+
+#include "kvpin_abi.h"
+
+#define KVPIN_SPLICE_VERSION 1
+
+/*
+ * The word of a connection to a server: two mode bits, below them a count of the packets that came
+ * from the server, so that the daemon's compare-and-swap fails when one came in between.
+ *
+ *   no bit          the packets are the sockets', shifted by `off`
+ *   TAKEN           answer and ACKs go past the sockets
+ *   TAKEN + GIVING  somebody gives it back: nobody else may; packets are treated as if it were done
+ *
+ * no bit -> TAKEN            the daemon, by compare-and-swap
+ * TAKEN -> TAKEN + GIVING    program (the packet with the client's ACK of the end) or daemon; who
+ *                            set the bit writes `off` of both and clears both bits
+ */
+#define KVPIN_SPLICE_TAKEN  (1ULL << 63)
+#define KVPIN_SPLICE_GIVING (1ULL << 62)
+
+/* Marks a packet that the program has dealt with and that passes one of its hooks once more. */
+#define KVPIN_SPLICE_MARK 0x6b767370
+
+/* Why the daemon did not hand an answer over, or the program gave it back early; the text is the
+ * metric label's. */
+#define KVPIN_SPLICE_REFUSALS(X)                                                                   \
+	X(NO_SLOT, "no_slot") /* all entries are in use */                                         \
+	X(MAP, "map_update_failed")                                                                \
+	X(DEVICE, "no_device")	    /* the way to a peer is over a device without the program */   \
+	X(FAMILY, "mixed_families") /* IPv4 on one side, IPv6 on the other */                      \
+	X(UNTRACKED, "untracked")   /* no packet of one side was seen yet */                       \
+	X(SHORT, "short_answer")    /* ends soon, or may: the relay is cheaper */                  \
+	X(REQUEST, "request_unfinished") /* not all sent, or not yet acknowledged by the server */ \
+	X(UNSENT, "unsent_bytes")	 /* TCP holds bytes for the client that it did not send */ \
+	X(UNREAD, "unread_bytes")	 /* bytes of the server that the daemon has not read */    \
+	X(RACED, "raced")		 /* a packet came while it was handed over */              \
+	X(ENDING, "ending")	  /* one of the peers half-closed, or a socket is closing */       \
+	X(OPTIONS, "tcp_options") /* the two connections' TCP options do not fit together */       \
+	/* given back early, by the program */                                                     \
+	X(BEHIND_END, "bytes_behind_answer") /* a packet with the end and more */                  \
+	X(MALFORMED, "malformed_chunks")                                                           \
+	X(CHUNKS, "many_chunks") /* more in one packet than the program walks */                   \
+	/* not a refusal */                                                                        \
+	X(ORDER, "out_of_order") /* the daemon follows the framing from here on */
+
+enum kvpin_splice_refusal {
+#define KVPIN_X(id, text) KVPIN_SPLICE_REFUSED_##id,
+	KVPIN_SPLICE_REFUSALS(KVPIN_X)
+#undef KVPIN_X
+		KVPIN_SPLICE_REFUSED_NR
+};
+
+/* Addresses and ports of a packet, as they stand in it; IPv4 in the first word, the rest zero. */
+struct kvpin_splice_key {
+	__be32 from[4], to[4];
+	__be16 from_port, to_port;
+};
+
+_Static_assert(sizeof(struct kvpin_splice_key) == 36, "no padding in a key");
+
+enum kvpin_splice_direction {
+	KVPIN_SPLICE_IN,  /* to the daemon's socket */
+	KVPIN_SPLICE_OUT, /* from it */
+};
+
+struct kvpin_splice_ref {
+	__u32 conn;	 /* entry in splice_conns */
+	__u32 direction; /* enum kvpin_splice_direction */
+};
+
+enum kvpin_splice_role {
+	KVPIN_SPLICE_CLIENT,
+	KVPIN_SPLICE_SERVER,
+};
+
+/* Who follows the answer's framing. */
+enum kvpin_splice_framing {
+	KVPIN_SPLICE_COUNTED, /* nobody has to: `end` is known from the start */
+	KVPIN_SPLICE_CHUNKED, /* the program, in `body` and `walked` */
+	KVPIN_SPLICE_CLOSE,   /* the server's FIN is the end */
+	KVPIN_SPLICE_DAEMON,  /* the daemon, from copies of the packets */
+};
+
+enum kvpin_splice_flag {
+	KVPIN_SPLICE_STREAM = 1 << 0, /* text/event-stream */
+	KVPIN_SPLICE_TOKEN = 1 << 1,  /* a first token was seen */
+	KVPIN_SPLICE_LATER = 1 << 2,  /* a later turn of its session */
+	KVPIN_SPLICE_CUT = 1 << 3,    /* `end` is where the relay goes on, not the answer's end */
+	KVPIN_SPLICE_SERVER_FIN =
+		1 << 4, /* the server has ended the connection: not to be used again */
+	KVPIN_SPLICE_SERVER_RST = 1 << 5,
+	KVPIN_SPLICE_CLIENT_FIN = 1 << 6, /* the client's FIN or RST was passed to the server */
+	KVPIN_SPLICE_NO_FIN = 1 << 7,  /* a request waits behind: a client's FIN is the daemon's */
+	KVPIN_SPLICE_NO_TS = 1 << 8,   /* the client does not want timestamps */
+	KVPIN_SPLICE_NO_SACK = 1 << 9, /* the server does not want SACK */
+	KVPIN_SPLICE_ODD_OPTIONS = 1 << 10, /* TCP options in a layout that is not understood */
+	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe: let it see the answer */
+	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
+};
+
+/*
+ * One connection of the daemon's, to a client or to a server. The first part is kept up to date by
+ * the program with every packet; the second describes an answer under way and stands in the
+ * server's entry only.
+ */
+struct kvpin_splice_conn {
+	__u64 word;   /* server's */
+	__u64 serial; /* of this use of the entry; events name it */
+	__u32 role;   /* enum kvpin_splice_role */
+	__u32 peer;   /* 1 + entry of the other side while TAKEN */
+	__u32 flags;  /* enum kvpin_splice_flag */
+	__u32 worker; /* whose ring */
+
+	__be32 local[4], remote[4];
+	__be16 local_port, remote_port;
+	__u32 ifindex;	 /* the device towards the peer */
+	__u32 off;	 /* wire = local + off: client's sequence numbers, server's ACKs of them */
+	__u32 off_taken; /* off when it was taken */
+	__u32 ts_off;	 /* the same for timestamps that the socket sends */
+	__u32 base;	 /* server's: its first byte's number */
+
+	__u64 sent;	/* behind the last byte sent to the peer */
+	__u64 received; /* behind the last byte seen from the peer */
+	__u64 acked;	/* what the peer has acknowledged */
+	__u64 ack_win;	/* what the socket last told the peer: ACK << 32 | window field */
+
+	__u32 ts_out, ts_out_ms; /* last timestamp sent to the peer, and when */
+	__u32 ts_in, ts_in_ms;	 /* ... received */
+	__u32 has_ts;		 /* 1: ts_in is known, 2: ts_out is */
+	__u32 backend;		 /* slot */
+
+	/* -- an answer under way; the server's entry -- */
+	__u64 from;   /* the first byte that goes past, in the server's numbers */
+	__u64 to;     /* the same byte in the client's */
+	__u64 end;    /* behind the answer's last byte, in the client's; 0: not yet known */
+	__u64 fin;    /* the server's FIN, in its numbers; 0: none */
+	__u64 walked; /* up to where `body` stands, in the server's numbers */
+	struct kvpin_body body;
+	__u32 framing; /* enum kvpin_splice_framing */
+	__u32 lock;    /* of body, walked and framing: 1 a program, 2 the daemon until the end */
+	__u32 request_end; /* behind the request's last byte, in the numbers of the server's side */
+	__u32 told_server; /* the last ACK passed to the server */
+	__u32 ts_down, ts_up; /* what turns a timestamp of one side into one of the other */
+	__u8 client_wscale;   /* of the client's window fields */
+	__u8 server_wscale;   /* ... as the server understands them */
+	__u8 reason;	      /* of CUT, enum kvpin_splice_refusal */
+	__u8 pad;
+	__u32 events; /* body.events at the last token */
+	__u64 started_ns, token_ns, ttft_ns;
+	__u64 last_ns; /* when a byte or an ACK last made progress */
+	__u64 pad2[5];
+};
+
+_Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");
+
+/* Bytes of a packet that one record of a ring can carry. */
+#define KVPIN_SPLICE_COPY_BYTES 2048
+
+enum kvpin_splice_event_kind {
+	KVPIN_SPLICE_EVENT_BACK,  /* the pair's word has left TAKEN: `end` was reached */
+	KVPIN_SPLICE_EVENT_CUT,	  /* it will, as soon as the client has acknowledged `end` */
+	KVPIN_SPLICE_EVENT_BYTES, /* a copy of answer bytes follows */
+};
+
+struct kvpin_splice_event {
+	__u64 serial; /* of the server's entry */
+	__u64 at;     /* BYTES: the first byte, in the server's numbers */
+	__u32 server; /* entry */
+	__u32 kind;   /* enum kvpin_splice_event_kind */
+	__u32 len;    /* BYTES */
+	__u32 pad;
+};
+
+struct kvpin_splice_config {
+	__u32 version; /* KVPIN_SPLICE_VERSION */
+	__u32 pad;
+	__u64 pid;	 /* of the daemon */
+	__u64 ring_full; /* events that found no room: look at all connections */
+	__u64 dropped;	 /* packets that the server has to send again: no room for a copy */
+	__u64 pad2[4];
+};
+
+_Static_assert(sizeof(struct kvpin_splice_config) == 64, "one cache line");
+
+#endif

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""Clients and servers in network namespaces of their own, on veth pairs without offloads, and wires
+between them that lose, double and reorder packets.
+
+kvpin itself runs where the test runs. Everything is named by the process id and removed at the end.
+"""
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import time
+
+import harness
+
+WIRE = os.path.join(harness.BUILD, "tests", "kvpin-wire")
+CLONE_NEWNET = 0x40000000
+SIOCETHTOOL = 0x8946
+# ETHTOOL_SRXCSUM, _STXCSUM, _SSG, _STSO, _SGSO, _SGRO of include/uapi/linux/ethtool.h
+OFFLOADS = (0x15, 0x17, 0x19, 0x1f, 0x24, 0x2c)
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ip(*words):
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+class inside:
+    """Within the block this thread is in that namespace; None: nothing changes."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        if self.name:
+            self.before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+            self.enter(f"/run/netns/{self.name}")
+
+    def __exit__(self, *_):
+        if self.name:
+            self.enter(f"/proc/self/fd/{self.before}")
+            os.close(self.before)
+
+    @staticmethod
+    def enter(path):
+        fd = os.open(path, os.O_RDONLY)
+        failed = libc.setns(fd, CLONE_NEWNET)
+        os.close(fd)
+        assert not failed, os.strerror(ctypes.get_errno())
+
+
+def offloads_off(device):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for command in OFFLOADS:
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0))
+            request = struct.pack("16sP", device.encode(), ctypes.addressof(value))
+            try:
+                fcntl.ioctl(s, SIOCETHTOOL, request)
+            except OSError:
+                pass  # one that the device does not have
+
+
+class Rig:
+    """Peers of kvpin's namespace: each on a link of its own."""
+
+    def __init__(self):
+        self.mark = f"{os.getpid() % 100000}"
+        self.names, self.devices, self.wires, self.links = [], [], [], 0
+
+    def namespace(self, what):
+        name = f"kvpin{self.mark}{what}"
+        ip("netns", "add", name)
+        self.names.append(name)
+        ip("-n", name, "link", "set", "lo", "up")
+        return name
+
+    def link(self, a, device_a, b, device_b):
+        """A veth pair between two namespaces; None is kvpin's."""
+        ip("link", "add", device_a, "type", "veth", "peer", "name", device_b)
+        for name, device in ((a, device_a), (b, device_b)):
+            if name:
+                ip("link", "set", device, "netns", name)
+            else:
+                self.devices.append(device)
+            with inside(name):
+                ip("link", "set", device, "up")
+                offloads_off(device)
+
+    def peer(self, what, wire=None):
+        """A namespace with a link to kvpin's; wire: (drop, dup, reorder) in percent. Returns
+        (its name, its address, kvpin's address on that link), IPv4 and IPv6 alike in form."""
+        self.links += 1
+        n, octet = self.links, int(self.mark) % 200 + 20
+        name = self.namespace(what)
+        here, there = f"kv{self.mark}h{n}", f"kv{self.mark}p{n}"
+        if wire:
+            middle = self.namespace(f"{what}w")
+            inner, outer = f"kv{self.mark}i{n}", f"kv{self.mark}o{n}"
+            self.link(None, here, middle, inner)
+            self.link(name, there, middle, outer)
+            with inside(middle):
+                process = subprocess.Popen([WIRE, inner, outer, *map(str, wire), str(n)],
+                                           stdout=subprocess.PIPE, text=True)
+            assert process.stdout.readline() == "ready\n"
+            self.wires.append(process)
+        else:
+            self.link(None, here, name, there)
+        net = f"10.{octet}.{n}"
+        net6 = f"fd00:{octet:x}:{n}:"
+        ip("addr", "add", f"{net}.1/24", "dev", here)
+        ip("addr", "add", f"{net6}:1/64", "dev", here, "nodad")
+        ip("-n", name, "addr", "add", f"{net}.2/24", "dev", there)
+        ip("-n", name, "addr", "add", f"{net6}:2/64", "dev", there, "nodad")
+        ip("-n", name, "route", "add", "default", "via", f"{net}.1")
+        return Peer(name, {4: f"{net}.2", 6: f"[{net6}:2]"}, {4: f"{net}.1", 6: f"[{net6}:1]"},
+                    here)
+
+    def close(self):
+        """Returns what the wires counted."""
+        counts = []
+        for process in self.wires:
+            process.terminate()
+            counts.append(process.communicate(timeout=10)[0].strip())
+        for device in self.devices:
+            subprocess.run(["ip", "link", "del", device], capture_output=True)
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+        self.wires, self.devices, self.names = [], [], []
+        return counts
+
+
+class Peer:
+    def __init__(self, name, own, kvpin, device):
+        self.name, self.own, self.kvpin, self.device = name, own, kvpin, device
+
+    def client(self, kvpin, family=4, **options):
+        """A raw client in this namespace."""
+        with inside(self.name):
+            return harness.Client((self.kvpin[family].strip("[]"), kvpin.addr[1]), **options)
+
+    def sim(self, start, name, manner="uvicorn", family=4, **options):
+        """A simulated server in this namespace."""
+        with inside(self.name):
+            return start.sim(name, manner, listen=f"{self.own[family]}:0", **options)
+
+
+def wait_for(condition, timeout=20.0):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

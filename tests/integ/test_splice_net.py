@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The splice path between hosts: clients and servers behind veth pairs without offloads, where a
+wrong checksum shows, and behind wires that lose, double and reorder packets."""
+import os
+import threading
+import time
+
+import pytest
+
+import netrig
+from splice_help import attached, request, same
+from harness import pattern
+
+pytestmark = [pytest.mark.splice_only,
+              pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")]
+
+LOSSY = (2, 1, 1)  # percent dropped, doubled, reordered
+
+
+@pytest.fixture
+def rig():
+    one = netrig.Rig()
+    yield one
+    counts = one.close()
+    assert not any("long 0" not in count for count in counts), counts
+
+
+def use(client, family, count, pieces=12, gap_us=1000, size=150):
+    """Streams and bodies in turn, sessions in turn; every one whole."""
+    for i in range(count):
+        client.send(request(f"/sse/{pieces}/{gap_us}/{size}", f"s{i % 4}"))
+        status, _, body = client.answer()
+        assert (status, len(body), body.count(b"data: ")) == (200, pieces * size, pieces)
+        if i % 5 == 4:
+            client.send(request(f"/bytes/{70000 + i}?seed={i}", f"s{i % 4}"))
+            status, _, body = client.answer()
+            assert status == 200
+            same(body, pattern(70000 + i, i))
+
+
+def topology(rig, start, splices, where, family, wire=None):
+    """(splices, make a client). where: "client", "server" or "both" are on other hosts."""
+    near = "127.0.0.1:0" if family == 4 else "[::1]:0"
+    client = rig.peer("c", wire) if where != "server" else None
+    server = rig.peer("s", wire) if where != "client" else None
+    if server:
+        sims = [server.sim(start, f"gpu{i}", family=family) for i in range(2)]
+    else:
+        sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
+    listen = f"{client.kvpin[family]}:0" if client else near
+    splice = splices(sims, listen=listen, checks=("--health-interval", "off"))
+
+    def connect(**options):
+        if client:
+            one = client.client(splice.kvpin, family, **options)
+        else:
+            one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
+                                         splice.kvpin.addr[1]), **options)
+        start.clients.append(one)
+        return one
+    return splice, connect
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_peers_on_other_hosts(rig, start, splices, where, family):
+    splice, connect = topology(rig, start, splices, where, family)
+    use(connect(), family, 60)
+    assert splice.taken() >= 60, splice.status()
+    devices = splice.status()["splice_devices"]
+    assert len(devices) == (3 if where == "both" else 2)
+    assert {device for device, _ in attached()} == set(devices)
+    for client in start.clients:
+        client.close()
+    splice.wait_idle()
+    splice.kvpin.stop()
+    assert not attached()
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("where", ["client", "both"])
+def test_a_client_on_another_host_that_leaves(rig, start, splices, where, how):
+    splice, connect = topology(rig, start, splices, where, 4)
+    for i in range(5):
+        client = connect()
+        client.send(request("/sse/1000/2000/150", "s"))
+        assert client.head()[0] == 200
+        splice.wait_running()
+        client.sock.close() if how == "close" else client.reset()
+        splice.wait_idle()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_lossy_wires(rig, start, splices, where, family):
+    splice, connect = topology(rig, start, splices, where, family, LOSSY)
+    problems = []
+
+    def one():
+        try:
+            use(connect(timeout=60), family, 40)
+        except BaseException as error:  # pylint: disable=broad-except
+            problems.append(repr(error))
+
+    threads = [threading.Thread(target=one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(200)
+    assert not problems, (problems, splice.status())
+    assert splice.taken() >= 200, splice.status()
+    for client in start.clients:
+        client.close()
+    splice.wait(lambda: splice.status()["connections"] == 0, 60)
+    splice.wait_idle()

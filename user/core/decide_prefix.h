@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The part of the decision that follows a prompt's head to the server that holds it. Pure, as
+ * decide() is, which calls it at one place.
+ */
+#ifndef CORE_DECIDE_PREFIX_H
+#define CORE_DECIDE_PREFIX_H
+
+#include "core/decide.h"
+
+/**
+ * decide_prefix() - choose among the servers that are eligible
+ * @in: in->prefix.windows is not 0
+ * @view, @nr: the candidates, at least one
+ * @out: reason and disturbed are set
+ *
+ * Returns the chosen one.
+ *
+ * A candidate is within the load guard iff
+ *	inflight <= min + guard_abs  and  inflight <= min * guard_rel + 1  (guard_rel 0: only abs)
+ * where min is the least of all candidates. The request is hot iff, of the candidates' depths
+ * beyond the shared windows, the greatest covers at least min_match of the windows beyond them.
+ *   hot, its owner within the guard		the owner: PREFIX
+ *   hot, its owner outside			of those within, the one with the longest depth;
+ *						if none has any, as when cold: PREFIX_GUARDED
+ *   cold	of those within, the lowest recency weight by server weight, ties by name:
+ *		PREFIX_COLD
+ */
+const struct backend_view *decide_prefix(const struct decide_input *in,
+					 const struct backend_view *const *view, uint32_t nr,
+					 struct kvpin_decision *out);
+
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which network device leads where, asked of the kernel by rtnetlink. */
+#ifndef KERN_DEVICE_H
+#define KERN_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/addr.h"
+
+#define DEVICE_LOOPBACK 1 /* lo is always the first */
+#define DEVICES_MAX	32
+
+struct device_set {
+	unsigned int nr;
+	int ifindex[DEVICES_MAX];
+};
+
+/** device_add() - put a device into the set, once; false when the set is full */
+bool device_add(struct device_set *set, int ifindex);
+
+/** device_has() - is it in the set? */
+bool device_has(const struct device_set *set, int ifindex);
+
+/**
+ * device_towards() - over which device packets to an address leave
+ * @to: IPv4 or IPv6
+ *
+ * An address of this host is reached over lo. A few microseconds. Returns the device's index or
+ * -errno.
+ */
+int device_towards(const struct addr *to);
+
+/**
+ * device_add_local() - the device that has the address; for the wildcard address, all that are up
+ * @set: added to; lo is always among them
+ *
+ * Only devices whose packets begin with an Ethernet head, and lo. Returns 0 or -errno.
+ */
+int device_add_local(struct device_set *set, const struct addr *local);
+
+#endif

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Loading, attaching, and what is asked of the maps.
+ *
+ * Attaching: a tcx link per device and direction (6.6 and later), so that nothing outlives the
+ * process; else filters of a clsact qdisc. Either way the program passes on what is not its own, so
+ * that others on the same hook see it.
+ */
+#include "kern/kern_splice.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "kern/kern.h"
+#include "kern/kern_log.h"
+#include "kern/privilege.h"
+#include "splice.skel.h"
+
+/* include/uapi/linux/bpf.h of 6.6; the headers of the build machine may be older. */
+#define ATTACH_TCX_INGRESS 46
+#define ATTACH_TCX_EGRESS  47
+
+/* Of the filters; any would do that is not used already. */
+#define FILTER_PRIORITY 0x6b76
+
+enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
+
+/* One device and direction. */
+struct hook {
+	int ifindex, direction;
+	int link_fd; /* tcx; -1: none */
+	struct bpf_tc_opts filter;
+	bool filtered;
+};
+
+struct splice_ring_reader {
+	struct ring_buffer *rb;
+	int fd;
+	void (*each)(void *arg, const struct kvpin_splice_event *e);
+	void *arg;
+	int events;
+};
+
+struct kern_splice_private {
+	struct splice_bpf *skel;
+	int nr_cpus;
+	int keys_fd, counters_fd, refusals_fd;
+	uint32_t nr_rings, nr_hooks;
+	struct splice_ring_reader ring[KERN_WORKERS_MAX];
+	struct hook hook[DEVICES_MAX * HOOK_NR];
+	/* Devices that got their clsact qdisc from us. */
+	struct device_set qdiscs;
+};
+
+static int check(const struct kern_splice_params *p, const struct kern_text *t)
+{
+	bool admin = privilege_has(CAP_SYS_ADMIN);
+
+	if (!p->conns || !p->workers || p->workers > KERN_WORKERS_MAX || !p->devices.nr)
+		return KERN_SAY(t, -EINVAL, "splice: sizes of maps out of range");
+	if ((admin || (privilege_has(CAP_BPF) && privilege_has(CAP_PERFMON))) &&
+	    privilege_has(CAP_NET_ADMIN))
+		return 0;
+	return KERN_SAY(t, -EPERM,
+			"splice: loading needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (run as "
+			"root, or setcap cap_bpf,cap_net_admin,cap_perfmon+ep on the kvpin "
+			"binary)");
+}
+
+/* ---- rings ---- */
+
+static int on_record(void *ctx, void *data, size_t bytes)
+{
+	const struct kvpin_splice_event *e = data;
+	struct splice_ring_reader *r = ctx;
+
+	if (bytes < sizeof(*e) || e->len > bytes - sizeof(*e))
+		return 0;
+	r->events++;
+	r->each(r->arg, e);
+	return 0;
+}
+
+static int rings_make(struct kern_splice_private *priv, const struct kern_splice_params *p)
+{
+	char name[16];
+
+	for (uint32_t w = 0; w < p->workers; w++) {
+		snprintf(name, sizeof(name), "splice%u", w);
+		priv->ring[w].fd =
+			bpf_map_create(BPF_MAP_TYPE_RINGBUF, name, 0, 0, p->ring_bytes, NULL);
+		if (priv->ring[w].fd < 0)
+			return priv->ring[w].fd;
+		priv->nr_rings++;
+	}
+	return bpf_map__set_inner_map_fd(priv->skel->maps.splice_rings, priv->ring[0].fd);
+}
+
+static int rings_open(struct kern_splice_private *priv)
+{
+	int fd = bpf_map__fd(priv->skel->maps.splice_rings), err;
+
+	for (uint32_t w = 0; w < priv->nr_rings; w++) {
+		err = bpf_map_update_elem(fd, &w, &priv->ring[w].fd, BPF_ANY);
+		if (err)
+			return err;
+		priv->ring[w].rb =
+			ring_buffer__new(priv->ring[w].fd, on_record, &priv->ring[w], NULL);
+		if (!priv->ring[w].rb)
+			return -errno;
+	}
+	return 0;
+}
+
+int kern_splice_poll_fd(const struct kern_splice *k, uint32_t w)
+{
+	return ring_buffer__epoll_fd(k->private->ring[w].rb);
+}
+
+int kern_splice_consume(struct kern_splice *k, uint32_t w,
+			void (*each)(void *arg, const struct kvpin_splice_event *e), void *arg)
+{
+	struct splice_ring_reader *r = &k->private->ring[w];
+	int err;
+
+	r->each = each;
+	r->arg = arg;
+	r->events = 0;
+	err = ring_buffer__consume(r->rb);
+	return err < 0 ? err : r->events;
+}
+
+/* ---- loading ---- */
+
+static int load(struct kern_splice_private *priv, const struct kern_splice_params *p,
+		const struct kern_text *t)
+{
+	struct splice_bpf *skel = priv->skel;
+	int err;
+
+	err = bpf_map__set_max_entries(skel->maps.splice_conns, p->conns);
+	if (!err)
+		err = bpf_map__set_max_entries(skel->maps.splice_keys, 2 * p->conns);
+	if (!err)
+		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
+	if (!err)
+		err = rings_make(priv, p);
+	if (err)
+		return KERN_SAY(t, err, "splice: cannot size the maps: %s", strerror(-err));
+	memcpy((void *)skel->rodata->ttft_le_ns, p->ttft_le_ns, sizeof(skel->rodata->ttft_le_ns));
+	memcpy((void *)skel->rodata->gap_le_ns, p->gap_le_ns, sizeof(skel->rodata->gap_le_ns));
+	err = splice_bpf__load(skel);
+	if (err)
+		return KERN_SAY(t, err, "splice: cannot load: %s (%s)", strerror(-err),
+				*kern_log_cause() ? kern_log_cause() : "no details");
+	priv->keys_fd = bpf_map__fd(skel->maps.splice_keys);
+	priv->counters_fd = bpf_map__fd(skel->maps.splice_counters);
+	priv->refusals_fd = bpf_map__fd(skel->maps.splice_refusals);
+	err = rings_open(priv);
+	if (err)
+		return KERN_SAY(t, err, "splice: cannot open the event rings: %s", strerror(-err));
+	return 0;
+}
+
+static size_t view_bytes(size_t bytes)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (bytes + page - 1) / page * page;
+}
+
+static void *view(const struct bpf_map *map, size_t bytes)
+{
+	void *mem = mmap(NULL, view_bytes(bytes), PROT_READ | PROT_WRITE, MAP_SHARED,
+			 bpf_map__fd(map), 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static int views(struct kern_splice *k, const struct kern_splice_params *p,
+		 const struct kern_text *t)
+{
+	struct splice_bpf *skel = k->private->skel;
+	int err;
+
+	k->nr_conns = p->conns;
+	k->config = view(skel->maps.splice_config, sizeof(*k->config));
+	if (k->config)
+		k->conns = view(skel->maps.splice_conns, p->conns * sizeof(*k->conns));
+	if (!k->conns) {
+		err = -errno;
+		return KERN_SAY(t, err, "splice: cannot map the connections: %s", strerror(-err));
+	}
+	k->config->version = KVPIN_SPLICE_VERSION;
+	k->config->pid = (uint64_t)getpid();
+	return 0;
+}
+
+/* ---- attaching ---- */
+
+static enum bpf_tc_attach_point tc_point(const struct hook *hook)
+{
+	return hook->direction == HOOK_INGRESS ? BPF_TC_INGRESS : BPF_TC_EGRESS;
+}
+
+static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
+{
+	struct kern_splice_private *priv = k->private;
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = FILTER_PRIORITY);
+	int err;
+
+	err = bpf_tc_hook_create(&at);
+	if (!err)
+		device_add(&priv->qdiscs, hook->ifindex);
+	else if (err != -EEXIST)
+		return err;
+	at.attach_point = tc_point(hook);
+	err = bpf_tc_attach(&at, &opts);
+	if (err)
+		return err;
+	hook->filter = opts;
+	hook->filtered = true;
+	return 0;
+}
+
+static int attach_one(struct kern_splice *k, int ifindex, int direction)
+{
+	struct kern_splice_private *priv = k->private;
+	int prog_fd = bpf_program__fd(priv->skel->progs.splice_packet);
+	struct hook *hook = &priv->hook[priv->nr_hooks];
+	enum bpf_attach_type type =
+		direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS;
+	int err = 0;
+
+	hook->ifindex = ifindex;
+	hook->direction = direction;
+	hook->link_fd = bpf_link_create(prog_fd, ifindex, type, NULL);
+	if (hook->link_fd < 0 && priv->nr_hooks && k->tcx)
+		return hook->link_fd;
+	if (hook->link_fd < 0)
+		err = attach_filter(k, hook, prog_fd);
+	else
+		k->tcx = true;
+	if (!err)
+		priv->nr_hooks++;
+	return err;
+}
+
+static int attach(struct kern_splice *k, const struct kern_splice_params *p,
+		  const struct kern_text *t)
+{
+	for (unsigned int i = 0; i < p->devices.nr; i++) {
+		int ifindex = p->devices.ifindex[i], err = 0;
+
+		/* On lo a packet that leaves comes in at once: one look is enough. */
+		if (ifindex != DEVICE_LOOPBACK)
+			err = attach_one(k, ifindex, HOOK_INGRESS);
+		if (!err)
+			err = attach_one(k, ifindex, HOOK_EGRESS);
+		if (err)
+			return KERN_SAY(t, err, "splice: cannot attach to device %d: %s", ifindex,
+					strerror(-err));
+		device_add(&k->devices, ifindex);
+	}
+	return 0;
+}
+
+static void detach(struct kern_splice_private *priv)
+{
+	for (uint32_t i = 0; i < priv->nr_hooks; i++) {
+		struct hook *hook = &priv->hook[i];
+		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
+
+		if (hook->filtered) {
+			at.attach_point = tc_point(hook);
+			hook->filter.prog_fd = 0;
+			hook->filter.prog_id = 0;
+			hook->filter.flags = 0;
+			bpf_tc_detach(&at, &hook->filter);
+		} else {
+			close(hook->link_fd);
+		}
+	}
+	for (unsigned int i = 0; i < priv->qdiscs.nr; i++) {
+		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = priv->qdiscs.ifindex[i],
+			    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+
+		bpf_tc_hook_destroy(&at);
+	}
+}
+
+/* ---- life ---- */
+
+int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, char *why,
+		     size_t why_bytes)
+{
+	struct kern_text t = {why, why_bytes};
+	struct kern_splice_private *priv;
+	int err;
+
+	err = check(p, &t);
+	if (err)
+		return err;
+	priv = calloc(1, sizeof(*priv));
+	if (!priv)
+		return KERN_SAY(&t, -ENOMEM, "splice: out of memory");
+	k->private = priv;
+	kern_log_begin();
+	priv->nr_cpus = libbpf_num_possible_cpus();
+	priv->skel = priv->nr_cpus > 0 ? splice_bpf__open() : NULL;
+	if (!priv->skel)
+		err = KERN_SAY(&t, -EINVAL, "splice: cannot open the program: %s",
+			       kern_log_cause());
+	if (!err)
+		err = load(priv, p, &t);
+	if (!err)
+		err = views(k, p, &t);
+	if (!err)
+		err = attach(k, p, &t);
+	if (err)
+		kern_splice_close(k);
+	return err;
+}
+
+void kern_splice_close(struct kern_splice *k)
+{
+	struct kern_splice_private *priv = k->private;
+
+	if (!priv)
+		return;
+	detach(priv);
+	if (k->conns)
+		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
+	if (k->config)
+		munmap(k->config, view_bytes(sizeof(*k->config)));
+	for (uint32_t w = 0; w < priv->nr_rings; w++) {
+		ring_buffer__free(priv->ring[w].rb);
+		close(priv->ring[w].fd);
+	}
+	splice_bpf__destroy(priv->skel);
+	free(priv);
+	memset(k, 0, sizeof(*k));
+}
+
+/* ---- maps ---- */
+
+static struct kvpin_splice_key key_of(const struct kvpin_splice_conn *c, uint32_t direction)
+{
+	struct kvpin_splice_key key;
+	bool in = direction == KVPIN_SPLICE_IN;
+
+	memcpy(key.from, in ? c->remote : c->local, sizeof(key.from));
+	memcpy(key.to, in ? c->local : c->remote, sizeof(key.to));
+	key.from_port = in ? c->remote_port : c->local_port;
+	key.to_port = in ? c->local_port : c->remote_port;
+	return key;
+}
+
+int kern_splice_add(struct kern_splice *k, uint32_t entry)
+{
+	struct kvpin_splice_ref ref = {.conn = entry};
+	int err = 0;
+
+	for (uint32_t d = KVPIN_SPLICE_IN; d <= KVPIN_SPLICE_OUT && !err; d++) {
+		struct kvpin_splice_key key = key_of(&k->conns[entry], d);
+
+		ref.direction = d;
+		err = bpf_map_update_elem(k->private->keys_fd, &key, &ref, BPF_ANY);
+	}
+	if (err)
+		kern_splice_del(k, entry);
+	return err;
+}
+
+void kern_splice_del(struct kern_splice *k, uint32_t entry)
+{
+	for (uint32_t d = KVPIN_SPLICE_IN; d <= KVPIN_SPLICE_OUT; d++) {
+		struct kvpin_splice_key key = key_of(&k->conns[entry], d);
+		struct kvpin_splice_ref ref;
+
+		if (!bpf_map_lookup_elem(k->private->keys_fd, &key, &ref) && ref.conn == entry)
+			bpf_map_delete_elem(k->private->keys_fd, &key);
+	}
+}
+
+static int percpu_sum(const struct kern_splice *k, int fd, uint32_t key, uint64_t *sum, size_t nr)
+{
+	int nr_cpus = k->private->nr_cpus, err;
+	uint64_t *each = calloc(nr_cpus, nr * sizeof(*each));
+
+	if (!each)
+		return -ENOMEM;
+	err = bpf_map_lookup_elem(fd, &key, each);
+	memset(sum, 0, nr * sizeof(*sum));
+	for (int cpu = 0; !err && cpu < nr_cpus; cpu++)
+		for (size_t i = 0; i < nr; i++)
+			sum[i] += each[cpu * nr + i];
+	free(each);
+	return err;
+}
+
+int kern_splice_counters(struct kern_splice *k, uint32_t backend, struct kvpin_counters *out)
+{
+	return percpu_sum(k, k->private->counters_fd, backend, (uint64_t *)out,
+			  sizeof(*out) / sizeof(uint64_t));
+}
+
+int kern_splice_refusals(struct kern_splice *k, uint64_t *out)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < KVPIN_SPLICE_REFUSED_NR && !err; i++)
+		err = percpu_sum(k, k->private->refusals_fd, i, &out[i], 1);
+	return err;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The splice path's kernel side as the daemon holds it: the program at tc, its maps, the devices
+ * that it is attached to. What the maps mean stands in include/kvpin_splice_abi.h.
+ *
+ * Happy path: kern_splice_open() loads and attaches, the data side reads and writes the mapped
+ * array, kern_splice_close() detaches. Failures: a reason as text, nothing is left.
+ * Close: the attachments are links (tcx), which end with the last descriptor, or filters of a
+ * clsact qdisc where the kernel knows no tcx; those are removed one by one.
+ */
+#ifndef KERN_KERN_SPLICE_H
+#define KERN_KERN_SPLICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kern/device.h"
+#include "kvpin_splice_abi.h"
+
+struct kern_splice_params {
+	uint32_t conns;	     /* connections of both kinds that can be spliced at once */
+	uint32_t workers;    /* rings */
+	uint32_t ring_bytes; /* of each; a power of two */
+	struct device_set devices;
+	const uint64_t *ttft_le_ns, *gap_le_ns; /* KVPIN_HIST_BUCKETS - 1 upper bounds each */
+};
+
+struct kern_splice_private;
+
+/* One per process. @conns and @config are mapped shared memory that the program writes too. */
+struct kern_splice {
+	struct kern_splice_private *private;
+	struct kvpin_splice_conn *conns;
+	struct kvpin_splice_config *config;
+	uint32_t nr_conns;
+	struct device_set devices; /* where the program is */
+	bool tcx;		   /* attached by links; else by filters */
+};
+
+/**
+ * kern_splice_open() - load and attach
+ * @k: zeroed, owned by the caller; filled on success
+ * @p: nothing of it is kept
+ * @why: on failure a text that names the step and the fix; @why_bytes: room in it
+ *
+ * Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Returns 0 or -errno; on failure nothing is left.
+ */
+int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, char *why,
+		     size_t why_bytes);
+
+/** kern_splice_close() - detach, unmap; @k may be zeroed */
+void kern_splice_close(struct kern_splice *k);
+
+/** kern_splice_add() - packets of k->conns[@entry] are looked at from now on; its addresses are
+ * set. Any thread. Returns 0 or -errno (-E2BIG: the map is full). */
+int kern_splice_add(struct kern_splice *k, uint32_t entry);
+
+/** kern_splice_del() - ... no more. A later connection with the same addresses is left alone. The
+ * caller serialises it with kern_splice_add(). */
+void kern_splice_del(struct kern_splice *k, uint32_t entry);
+
+/** kern_splice_counters() - add one server's counters of all CPUs up; any thread; 0 or -errno */
+int kern_splice_counters(struct kern_splice *k, uint32_t backend, struct kvpin_counters *out);
+
+/** kern_splice_refusals() - counts by enum kvpin_splice_refusal; any thread; 0 or -errno
+ * @out: KVPIN_SPLICE_REFUSED_NR numbers */
+int kern_splice_refusals(struct kern_splice *k, uint64_t *out);
+
+/** kern_splice_poll_fd() - readable when worker @w has events */
+int kern_splice_poll_fd(const struct kern_splice *k, uint32_t w);
+
+/**
+ * kern_splice_consume() - take all events of worker @w
+ * @each: gets each record: @e, with e->len bytes behind it for KVPIN_SPLICE_EVENT_BYTES
+ *
+ * Only the worker's own thread calls it. Returns the number of events, or -errno.
+ */
+int kern_splice_consume(struct kern_splice *k, uint32_t w,
+			void (*each)(void *arg, const struct kvpin_splice_event *e), void *arg);
+
+#endif

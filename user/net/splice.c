@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Handing an answer over to the program at tc.
+ *
+ * Happy path: both sockets are known to the program from their first packet on; when the answer's
+ * head is out and nothing of it is under way in the daemon, splice_within() writes down where both
+ * streams stand and takes the pair by one compare-and-swap. Failures: a gate that says no leaves
+ * the answer with the relay, the reason is counted, and the next packet tries again.
+ * Close: splice_back.c.
+ *
+ * Order matters (tests/model/): the word is read before the server's high mark, and that once; the
+ * program changes them the other way round.
+ */
+#include "net/splice.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "net/splice_private.h"
+#include "net/tcp_probe.h"
+
+/* TCP options of a full segment. */
+#define OPTION_BYTES 12
+/* Segments of that size fit every device but those that TCP knows to be smaller. */
+#define SEGMENT_BYTES_ANY 60000
+
+/* ---- sockets that the program knows ---- */
+
+static void addr_words(const struct addr *a, __be32 words[4], __be16 *port)
+{
+	memset(words, 0, 16);
+	*port = a->sa.sa_family == AF_INET ? a->in4.sin_port : a->in6.sin6_port;
+	if (a->sa.sa_family == AF_INET)
+		words[0] = a->in4.sin_addr.s_addr;
+	else if (IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr))
+		memcpy(words, a->in6.sin6_addr.s6_addr + 12, 4);
+	else
+		memcpy(words, a->in6.sin6_addr.s6_addr, 16);
+}
+
+static bool is_v4(const struct addr *a)
+{
+	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
+}
+
+/* An IPv4 client of an IPv6 socket is asked for as what it is. */
+static int device_of(const struct addr *local, const struct addr *remote)
+{
+	struct addr to = *remote;
+	__be16 port;
+	__be32 l[4], r[4];
+
+	addr_words(local, l, &port);
+	addr_words(remote, r, &port);
+	if (!memcmp(l, r, sizeof(l)))
+		return DEVICE_LOOPBACK;
+	if (is_v4(remote)) {
+		to = (struct addr){.len = sizeof(to.in4), .in4 = {.sin_family = AF_INET}};
+		to.in4.sin_addr.s_addr = r[0];
+		if ((ntohl(r[0]) >> 24) == IN_LOOPBACKNET)
+			return DEVICE_LOOPBACK;
+	}
+	return device_towards(&to);
+}
+
+static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const struct addr *remote,
+		       enum kvpin_splice_role role, uint32_t backend)
+{
+	struct addr local = {.len = sizeof(local.in6)};
+	struct worker *w = c->worker;
+	struct splice *sp = w->splice.splice;
+	struct kvpin_splice_conn *k;
+	uint32_t entry = UINT32_MAX;
+	int device, err;
+
+	if (getsockname(fd, &local.sa, &local.len))
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
+	device = device_of(&local, remote);
+	if (device < 0 || !device_has(&sp->kern.devices, device))
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
+	pthread_mutex_lock(&sp->lock);
+	if (!sp->nr_free) {
+		pthread_mutex_unlock(&sp->lock);
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_NO_SLOT);
+	}
+	entry = sp->free[--sp->nr_free];
+	k = &sp->kern.conns[entry];
+	memset(k, 0, sizeof(*k));
+	k->serial = ++sp->serial;
+	k->role = role;
+	k->worker = w->index;
+	k->backend = backend;
+	k->ifindex = device;
+	addr_words(&local, k->local, &k->local_port);
+	addr_words(remote, k->remote, &k->remote_port);
+	err = kern_splice_add(&sp->kern, entry);
+	if (err)
+		sp->free[sp->nr_free++] = entry;
+	else
+		sp->conn[entry] = c;
+	pthread_mutex_unlock(&sp->lock);
+	if (err)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_MAP);
+	s->entry = entry + 1;
+	return true;
+}
+
+void splice_accepted(struct conn *c)
+{
+	if (c->worker->splice.splice)
+		sock_enter(c, &c->splice.sock, c->sock.fd, &c->peer, KVPIN_SPLICE_CLIENT, 0);
+}
+
+void splice_connecting(struct upstream *u, int fd)
+{
+	struct conn *c = u->conn;
+
+	if (!c->worker->splice.splice || !c->splice.sock.entry)
+		return;
+	if (is_v4(&c->peer) != is_v4(&u->addr)) {
+		splice_refuse(c->worker, KVPIN_SPLICE_REFUSED_FAMILY);
+		return;
+	}
+	sock_enter(c, &u->splice, fd, &u->addr, KVPIN_SPLICE_SERVER, u->slot);
+}
+
+uint32_t splice_segment_bytes(const struct conn *c)
+{
+	struct tcp_probe p;
+
+	if (!c->splice.sock.entry || !tcp_probe(c->sock.fd, &p) || p.send_mss > SEGMENT_BYTES_ANY)
+		return 0;
+	return p.send_mss + (p.timestamps ? OPTION_BYTES : 0);
+}
+
+/* ---- is this answer one for this path? ---- */
+
+/* Event streams, and bodies that are long or have turned out to be. */
+static bool answer_suits(const struct conn *c)
+{
+	const struct exchange *x = c->x;
+	const struct kvpin_body *body = &x->answer_body;
+	const struct config *config = c->worker->config;
+
+	if (body->state == KVPIN_BS_COUNTED)
+		return body->left >= config->splice.body_bytes;
+	if (x->answer.flags & KVPIN_HEAD_EVENT_STREAM)
+		return body->events >= config->splice.events;
+	return body->payload >= config->splice.body_bytes;
+}
+
+static bool answer_gate(struct conn *c)
+{
+	const struct exchange *x = c->x;
+	const struct kvpin_body *body = &x->answer_body;
+	struct worker *w = c->worker;
+
+	if (!x->head_sent || x->out_ready || buf_len(&c->out) || x->plain_body ||
+	    body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
+	    body->state == KVPIN_BS_TUNNEL)
+		return false;
+	if (!answer_suits(c))
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SHORT);
+	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
+	if (c->client_eof || c->client_rdhup || c->eof_passed || x->server_reset)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
+	return true;
+}
+
+/* What TCP on both sides has to say. */
+static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe *server)
+{
+	struct worker *w = c->worker;
+
+	if (!tcp_probe(c->current->sock.fd, server) || !tcp_probe(c->sock.fd, client) ||
+	    client->state != TCP_PROBE_ESTABLISHED || server->state != TCP_PROBE_ESTABLISHED)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
+	if (server->unsent || server->unacked)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
+	if (client->unsent)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
+	/* A client that agreed on timestamps may drop what has none (RFC 7323 3.2). */
+	if ((client->timestamps && !server->timestamps) || client->ecn != server->ecn)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);
+	return true;
+}
+
+static bool tracked_gate(struct conn *c, const struct tcp_probe *client,
+			 const struct kvpin_splice_conn *kc, const struct kvpin_splice_conn *ks)
+{
+	struct worker *w = c->worker;
+	bool ts = !client->timestamps || (kc->has_ts == 3 && ks->has_ts == 3);
+
+	if ((kc->flags | ks->flags) & KVPIN_SPLICE_ODD_OPTIONS)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);
+	if (!kc->sent || !kc->acked || !kc->ack_win || !ks->received || !ts ||
+	    (uint32_t)ks->acked != (uint32_t)ks->sent)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNTRACKED);
+	return true;
+}
+
+/* ---- taking ---- */
+
+static void describe_answer(const struct conn *c, struct kvpin_splice_conn *ks)
+{
+	const struct exchange *x = c->x;
+
+	ks->body = x->answer_body;
+	ks->events = x->events;
+	ks->end = 0;
+	ks->fin = 0;
+	ks->lock = 0;
+	ks->framing = KVPIN_SPLICE_CHUNKED;
+	if (x->answer_body.state == KVPIN_BS_COUNTED) {
+		ks->framing = KVPIN_SPLICE_COUNTED;
+		ks->end = ks->to + x->answer_body.left;
+	} else if (x->answer_body.state == KVPIN_BS_CLOSE) {
+		ks->framing = KVPIN_SPLICE_CLOSE;
+	}
+	ks->flags = (x->answer.flags & KVPIN_HEAD_EVENT_STREAM ? KVPIN_SPLICE_STREAM : 0) |
+		    (x->token_seen ? KVPIN_SPLICE_TOKEN : 0) |
+		    (x->later_turn ? KVPIN_SPLICE_LATER : 0);
+	ks->started_ns = x->started_ns;
+	ks->token_ns = x->token_ns;
+	ks->ttft_ns = x->ttft_ns;
+	ks->last_ns = balancer_now_ns();
+}
+
+static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kvpin_splice_conn *ks,
+			 const struct tcp_probe *client, const struct tcp_probe *server)
+{
+	ks->request_end = (uint32_t)ks->sent;
+	ks->client_wscale = client->send_wscale;
+	ks->server_wscale = server->receive_wscale;
+	ks->ts_down = ks->ts_up = 0;
+	if (client->timestamps) {
+		ks->ts_down = (kc->ts_out - kc->ts_out_ms) - (ks->ts_in - ks->ts_in_ms);
+		ks->ts_up = (ks->ts_out - ks->ts_out_ms) - (kc->ts_in - kc->ts_in_ms);
+	} else {
+		ks->flags |= KVPIN_SPLICE_NO_TS;
+	}
+	if (!server->sack)
+		ks->flags |= KVPIN_SPLICE_NO_SACK;
+	/* Pipelined requests come before the client's FIN. */
+	if (buf_len(&c->in) > c->x->ready || sock_unread(c->sock.fd))
+		ks->flags |= KVPIN_SPLICE_NO_FIN;
+}
+
+bool splice_within(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct upstream *u = c->current;
+	struct kvpin_splice_conn *kc, *ks;
+	struct tcp_probe client, server;
+	uint64_t word, received;
+
+	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry || !answer_gate(c))
+		return false;
+	kc = splice_kconn(w, &c->splice.sock);
+	ks = splice_kconn(w, &u->splice);
+	word = splice_word(ks);
+	/* Once: a packet behind it fails the swap, and reading again would count that packet. */
+	received = __atomic_load_n(&ks->received, __ATOMIC_SEQ_CST);
+	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + u->steer.received))
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNREAD);
+	if (!tcp_gate(c, &client, &server) || !tracked_gate(c, &client, kc, ks))
+		return false;
+	ks->from = ks->walked = received;
+	ks->to = kc->sent;
+	ks->off_taken = ks->off;
+	kc->off_taken = kc->off;
+	describe_answer(c, ks);
+	describe_tcp(c, kc, ks, &client, &server);
+	kc->peer = u->splice.entry;
+	ks->peer = c->splice.sock.entry;
+	if (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_TAKEN, false,
+					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+		kc->peer = 0;
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_RACED);
+	}
+	stat_add(&w->stats->spliced, 1);
+	c->x->path = STAT_PATH_SPLICE;
+	c->splice.ended = c->splice.broken = false;
+	u->used = true;
+	conn_set_state(c, CONN_SPLICE);
+	return true;
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * An answer comes back from the program at tc.
+ *
+ * Happy path: the packet with the client's ACK of the end has given the pair back, an event says
+ * so, splice_look() adds the bytes to the exchange and lets it end. Failures: where no packet of
+ * the client is to be expected any more, or the server's connection has ended too early, the daemon
+ * gives the pair back itself, and the relay finds out the rest. Close: splice_settle().
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "net/exchange.h"
+#include "net/splice_private.h"
+#include "net/tcp_probe.h"
+
+/* The server has ended too early: how often the client's ACKs are looked at, and how long it may
+ * acknowledge nothing of what it was sent. */
+#define POLL_MIN_MS 1
+#define POLL_MAX_MS 32
+#define POLL_END_MS 1000
+/* Answer bytes kept that came ahead of their turn. A client's window is smaller. */
+#define COPIES_BYTES_MAX (8 * 1024 * 1024)
+/* A program holds a lock for microseconds; a CPU may be away for longer. */
+#define LOCK_TRIES 100000000
+
+struct splice_copy {
+	struct splice_copy *next; /* by `at` */
+	uint64_t at;
+	uint32_t len;
+	uint8_t bytes[];
+};
+
+/* ---- the pair ---- */
+
+/* Takes the pair back where `end` is. False: the program was faster, or is at it. */
+static bool give_back(struct kvpin_splice_conn *ks, struct kvpin_splice_conn *kc, uint64_t end)
+{
+	uint64_t word = splice_word(ks);
+	uint32_t past = end - ks->to;
+
+	do {
+		if (!splice_taken(word))
+			return false;
+	} while (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_GIVING, false,
+					      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	ks->end = end;
+	ks->off = ks->off_taken + past;
+	kc->off = kc->off_taken + past;
+	__atomic_fetch_and(&ks->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING),
+			   __ATOMIC_SEQ_CST);
+	return true;
+}
+
+/* The pair is back: what went past becomes a part of the exchange. @early: the answer goes on. */
+static void books_back(struct conn *c, bool early)
+{
+	struct worker *w = c->worker;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
+	struct exchange *x = c->x;
+	uint64_t past = ks->end - ks->to;
+
+	kc->peer = 0;
+	splice_copies_free(c);
+	x->bytes_down += past;
+	x->token_seen = ks->flags & KVPIN_SPLICE_TOKEN;
+	x->ttft_ns = ks->ttft_ns;
+	x->token_ns = ks->token_ns;
+	if (ks->flags & (KVPIN_SPLICE_SERVER_FIN | KVPIN_SPLICE_SERVER_RST))
+		x->close_upstream = true;
+	if (ks->flags & KVPIN_SPLICE_CLIENT_FIN)
+		c->eof_passed = true;
+	if (!early) {
+		x->answer_body.state = KVPIN_BS_DONE;
+	} else if (ks->framing == KVPIN_SPLICE_COUNTED || ks->framing == KVPIN_SPLICE_CLOSE) {
+		x->answer_body.payload += past;
+		if (ks->framing == KVPIN_SPLICE_COUNTED)
+			x->answer_body.left -= past;
+	} else {
+		x->answer_body = ks->body;
+		x->events = ks->events;
+	}
+	stat_add(&w->stats->splice_back, 1);
+}
+
+static void resume(struct conn *c, bool early)
+{
+	uint64_t active_ms = splice_kconn(c->worker, &c->current->splice)->last_ns / 1000000;
+
+	books_back(c, early);
+	conn_set_state(c, CONN_EXCHANGE);
+	if (early && active_ms < c->activity_ms)
+		c->activity_ms = active_ms;
+	exchange_answer(c);
+}
+
+/* Has the server ended the connection before the answer's end? Sets how far it came. */
+static bool truncated(const struct kvpin_splice_conn *ks, const struct kvpin_splice_conn *kc,
+		      uint64_t *end)
+{
+	uint64_t known = __atomic_load_n(&ks->end, __ATOMIC_SEQ_CST);
+
+	*end = kc->sent;
+	if (!ks->fin)
+		return true;
+	*end = ks->to + (ks->fin - ks->from);
+	return !known || known > *end;
+}
+
+void splice_look(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
+	uint64_t word = splice_word(ks), end, acked;
+
+	if (c->splice.broken) {
+		c->reset_client = true;
+		conn_close(c, CONN_CLOSE_BROKEN_ANSWER);
+		return;
+	}
+	if (word & KVPIN_SPLICE_TAKEN) {
+		if (word & KVPIN_SPLICE_GIVING)
+			return;
+		end = __atomic_load_n(&ks->end, __ATOMIC_SEQ_CST);
+		acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
+		if (end && acked >= end) {
+			/* The client had acknowledged it before it was known to be the end. */
+			if (!give_back(ks, kc, end))
+				return;
+		} else if (c->splice.ended && truncated(ks, kc, &end)) {
+			if (acked != c->splice.acked) {
+				c->splice.acked = acked;
+				c->splice.poll_ms = POLL_MIN_MS;
+				conn_touch(c);
+			}
+			if (ks->fin && acked < end &&
+			    uv_now(&w->loop) < c->activity_ms + POLL_END_MS)
+				return;
+			/* What it was sent counts; a hole in it is never filled now. */
+			if (give_back(ks, kc, kc->sent))
+				resume(c, true);
+			return;
+		} else {
+			return;
+		}
+	}
+	resume(c, ks->flags & KVPIN_SPLICE_CUT);
+}
+
+void splice_server_ended(struct conn *c)
+{
+	c->splice.ended = true;
+	c->splice.poll_ms = POLL_MIN_MS;
+	c->splice.acked = 0;
+	conn_touch(c);
+	splice_look(c);
+}
+
+uint64_t splice_due_ms(const struct conn *c)
+{
+	if (c->splice.ended)
+		return uv_now(&c->worker->loop) + c->splice.poll_ms;
+	if (c->client_rdhup)
+		return uv_now(&c->worker->loop) + POLL_MAX_MS;
+	return c->activity_ms + c->worker->config->timeout.stall_ms;
+}
+
+void splice_timeout(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
+	uint64_t active_ms = ks->last_ns / 1000000;
+	struct tcp_probe client;
+
+	/* Behind its FIN nothing announces a client's RST; the server has had it at once. */
+	if (c->client_rdhup &&
+	    (!tcp_probe(c->sock.fd, &client) || client.state == TCP_PROBE_CLOSED)) {
+		conn_close(c, CONN_CLOSE_CLIENT_GONE);
+		return;
+	}
+	if (c->splice.ended && c->splice.poll_ms < POLL_MAX_MS)
+		c->splice.poll_ms *= 2;
+	splice_look(c);
+	if (c->state != CONN_SPLICE)
+		return;
+	if (!c->splice.ended && active_ms > c->activity_ms)
+		c->activity_ms = active_ms;
+	if (uv_now(&w->loop) < c->activity_ms + w->config->timeout.stall_ms)
+		return;
+	if (give_back(ks, kc, kc->sent)) {
+		books_back(c, true);
+		conn_set_state(c, CONN_EXCHANGE);
+		exchange_timeout(c);
+	}
+}
+
+void splice_settle(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
+
+	give_back(ks, kc, kc->sent);
+	books_back(c, true);
+}
+
+/* ---- framing that the program cannot follow ---- */
+
+void splice_copies_free(struct conn *c)
+{
+	struct splice_copy *copy;
+
+	while ((copy = c->splice.copies)) {
+		c->splice.copies = copy->next;
+		free(copy);
+	}
+	c->splice.copies_bytes = 0;
+}
+
+/* From here on the program leaves body and walked alone. */
+static bool framing_take(struct kvpin_splice_conn *ks)
+{
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		uint32_t none = 0;
+
+		if (ks->lock == 2 ||
+		    __atomic_compare_exchange_n(&ks->lock, &none, 2, false, __ATOMIC_SEQ_CST,
+						__ATOMIC_SEQ_CST))
+			return true;
+	}
+	return false;
+}
+
+static bool copy_keep(struct conn *c, uint64_t at, const uint8_t *bytes, uint32_t len)
+{
+	struct splice_copy **where = &c->splice.copies, *copy;
+
+	if (c->splice.copies_bytes + len > COPIES_BYTES_MAX)
+		return false;
+	copy = malloc(sizeof(*copy) + len);
+	if (!copy)
+		return false;
+	while (*where && (*where)->at <= at)
+		where = &(*where)->next;
+	copy->next = *where;
+	copy->at = at;
+	copy->len = len;
+	memcpy(copy->bytes, bytes, len);
+	*where = copy;
+	c->splice.copies_bytes += len;
+	return true;
+}
+
+/* Walks what is in turn of these bytes. False: what went past was no good answer. */
+static bool walk(struct kvpin_splice_conn *ks, uint64_t at, const uint8_t *bytes, uint32_t len)
+{
+	uint64_t skip = ks->walked - at, done;
+
+	if (skip >= len)
+		return true;
+	if (ks->body.state == KVPIN_BS_DONE)
+		return false;
+	done = kvpin_body_walk(&ks->body, bytes + skip, len - skip);
+	ks->walked += done;
+	return done == len - skip && ks->body.state != KVPIN_BS_BAD;
+}
+
+void splice_follow(struct conn *c, const struct kvpin_splice_event *e)
+{
+	struct kvpin_splice_conn *ks = splice_kconn(c->worker, &c->current->splice);
+	const uint8_t *bytes = (const uint8_t *)(e + 1);
+	struct splice_copy *copy;
+	bool good = framing_take(ks);
+
+	if (good && e->at > ks->walked)
+		good = copy_keep(c, e->at, bytes, e->len);
+	else if (good)
+		good = walk(ks, e->at, bytes, e->len);
+	while (good && (copy = c->splice.copies) && copy->at <= ks->walked) {
+		good = walk(ks, copy->at, copy->bytes, copy->len);
+		c->splice.copies = copy->next;
+		c->splice.copies_bytes -= copy->len;
+		free(copy);
+	}
+	ks->events = ks->body.events;
+	if (!good)
+		c->splice.broken = true;
+	else if (ks->body.state == KVPIN_BS_DONE && !ks->end)
+		__atomic_store_n(&ks->end, ks->to + (ks->walked - ks->from), __ATOMIC_SEQ_CST);
+	if (!good || ks->end)
+		splice_look(c);
+}

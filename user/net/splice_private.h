@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the files of the splice path share among themselves. */
+#ifndef NET_SPLICE_PRIVATE_H
+#define NET_SPLICE_PRIVATE_H
+
+#include <pthread.h>
+
+#include "net/conn.h"
+#include "net/splice.h"
+#include "net/upstream.h"
+#include "net/worker.h"
+
+struct splice {
+	struct kern_splice kern;
+	pthread_mutex_t lock; /* of the free entries, and of adding and removing keys */
+	uint32_t nr_free;
+	uint32_t *free;	    /* a stack, so that the memory in use stays warm */
+	struct conn **conn; /* by entry: whose it is; the worker that has the connection writes */
+	uint64_t serial;    /* the last one given */
+};
+
+/** splice_refuse() - count why an answer stays with the relay; returns false */
+bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);
+
+/** splice_copies_free() - forget what came ahead of its turn */
+void splice_copies_free(struct conn *c);
+
+/**
+ * splice_follow() - the framing of an answer that the program cannot follow any more
+ * @e: a record of kind KVPIN_SPLICE_EVENT_BYTES; the bytes follow it
+ */
+void splice_follow(struct conn *c, const struct kvpin_splice_event *e);
+
+static inline struct kern_splice *worker_splice(const struct worker *w)
+{
+	return &w->splice.splice->kern;
+}
+
+static inline struct kvpin_splice_conn *splice_kconn(const struct worker *w,
+						     const struct splice_sock *s)
+{
+	return &worker_splice(w)->conns[s->entry - 1];
+}
+
+static inline uint64_t splice_word(const struct kvpin_splice_conn *server)
+{
+	return __atomic_load_n(&server->word, __ATOMIC_SEQ_CST);
+}
+
+static inline bool splice_taken(uint64_t word)
+{
+	return (word & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING)) == KVPIN_SPLICE_TAKEN;
+}
+
+#endif

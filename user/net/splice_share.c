@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What all workers share of the splice path: the loaded kernel side, its free entries, the devices.
+ * Opened before the workers start, closed after they ended.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hist.h"
+#include "net/splice_private.h"
+
+/* A client, its servers, and connections that were closed and are not yet over. */
+#define ENTRIES_PER_CLIENT 4
+
+bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
+{
+	stat_add(&w->stats->splice_refused[reason], 1);
+	return false;
+}
+
+/* Where clients and servers are: the devices of the listeners' addresses and of the routes to the
+ * servers. A server that has no route now is none for this path until the next start. */
+static int find_devices(struct device_set *set, const struct config *config, char *why,
+			size_t why_bytes)
+{
+	int err = 0, device;
+
+	device_add(set, DEVICE_LOOPBACK);
+	for (unsigned int i = 0; i < config->nr_listen && !err; i++)
+		err = device_add_local(set, &config->listen[i]);
+	for (unsigned int i = 0; i < config->nr_backends && !err; i++) {
+		device = device_towards(&config->backend[i].addr);
+		if (device > 0 && !device_add(set, device))
+			err = -E2BIG;
+	}
+	if (err)
+		snprintf(why, why_bytes, "splice: cannot find the network devices: %s",
+			 strerror(-err));
+	return err;
+}
+
+static int entries_init(struct splice *s, uint32_t nr)
+{
+	s->free = malloc(nr * sizeof(*s->free));
+	s->conn = calloc(nr, sizeof(*s->conn));
+	if (!s->free || !s->conn)
+		return -ENOMEM;
+	/* The lowest are taken first. */
+	for (s->nr_free = 0; s->nr_free < nr; s->nr_free++)
+		s->free[s->nr_free] = nr - 1 - s->nr_free;
+	return 0;
+}
+
+static void splice_free(struct splice *s)
+{
+	free(s->free);
+	free(s->conn);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+}
+
+int splice_open(struct splice **out, const struct config *config, char *why, size_t why_bytes)
+{
+	struct kern_splice_params params = {
+		.conns = ENTRIES_PER_CLIENT * config->limit.connections,
+		.workers = config->workers,
+		.ring_bytes = config->splice.ring_bytes,
+		.ttft_le_ns = hist_ttft_bounds.le_ns,
+		.gap_le_ns = hist_token_gap_bounds.le_ns,
+	};
+	struct splice *s = calloc(1, sizeof(*s));
+	int err;
+
+	if (!s) {
+		snprintf(why, why_bytes, "splice: out of memory");
+		return -ENOMEM;
+	}
+	pthread_mutex_init(&s->lock, NULL);
+	err = find_devices(&params.devices, config, why, why_bytes);
+	if (!err) {
+		err = entries_init(s, params.conns);
+		if (err)
+			snprintf(why, why_bytes, "splice: out of memory");
+	}
+	if (!err)
+		err = kern_splice_open(&s->kern, &params, why, why_bytes);
+	if (err) {
+		splice_free(s);
+		return err;
+	}
+	*out = s;
+	return 0;
+}
+
+void splice_close(struct splice *s)
+{
+	if (!s)
+		return;
+	kern_splice_close(&s->kern);
+	splice_free(s);
+}
+
+struct kern_splice *splice_kern(struct splice *s)
+{
+	return &s->kern;
+}

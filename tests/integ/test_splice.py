@@ -3,16 +3,14 @@
 import os
 import re
 import signal
-import socket
 import threading
 import time
 
 import pytest
 
-import harness
 import splice_help
 from harness import Client, pattern
-from rawserver import chunked, reply
+from rawserver import reply
 from splice_help import CHUNKED, STREAM, request, same
 
 pytestmark = pytest.mark.splice_only
@@ -380,22 +378,23 @@ def test_ipv6_sockets(start, splices, listen, server):
     assert splice.taken() >= 55, splice.status()
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_behind(start, splices, sig):
+def test_nothing_is_left_behind(start, splices):
     others = splice_help.programs()
     splice = splices(start.sims(1, "uvicorn"))
     client = start.client(splice.kvpin)
     client.send(request("/sse/20/1000/150", "s"))
     assert client.answer()[2].count(b"data: ") == 20
     assert splice_help.programs() - others
+    assert splice_help.attached() == {("lo", "egress")}
     client.close()
     splice.wait_idle()
-    splice.kvpin.stop(sig)
+    assert splice.kvpin.stop() == 0
     end = time.monotonic() + 5
     while splice_help.programs() - others and time.monotonic() < end:
         time.sleep(0.05)
     assert not splice_help.programs() - others
-    assert not os.path.exists(splice.kvpin.pin)
+    assert not splice_help.attached()
+    assert not os.path.exists(f"{splice.kvpin.pin}-splice")
 
 
 # ---- size

@@ -343,7 +343,7 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 {
 	int rc = -EOPNOTSUPP;
 
-	if (c->path == PATH_RELAY)
+	if (c->path != PATH_AUTO && c->path != PATH_STEER)
 		return 0;
 	if (selftest_steer(why, why_bytes))
 		rc = steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);

@@ -194,7 +194,7 @@ static struct backend *slot_take(struct backend_table *t, const struct backend_c
 	b->addr = bc->addr;
 	memcpy(b->shared->name, b->name, sizeof(b->name));
 	addr_format(&b->addr, b->shared->address);
-	backend_restarted(b);
+	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
 	if (b->id >= t->nr)
 		atomic_store_explicit(&t->nr, b->id + 1, memory_order_release);
 	return b;
@@ -280,9 +280,6 @@ static bool backend_go_down(struct backend *b, enum backend_cause cause, uint64_
 		return false;
 	b->cause = cause;
 	b->changed_ms = now_ms;
-	/* A check that failed for another reason may be a long prefill's. */
-	if (cause != BACKEND_CAUSE_CHECK)
-		backend_restarted(b);
 	return true;
 }
 
@@ -389,13 +386,8 @@ void backend_set_slots(struct backend *b, uint32_t slots)
 	__atomic_store_n(&b->shared->slots, slots, __ATOMIC_RELAXED);
 }
 
-void backend_restarted(struct backend *b)
-{
-	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
-}
-
 void backend_report_refused(struct backend *b)
 {
 	if (!atomic_exchange(&b->refused, true))
-		backend_restarted(b);
+		cache_lost(b);
 }

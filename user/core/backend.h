@@ -88,11 +88,11 @@ static inline uint32_t backend_queued(const struct backend *b)
 	return __atomic_load_n(&b->shared->waiting, __ATOMIC_RELAXED);
 }
 
-/** backend_epoch() - changes when the server was restarted or replaced: what it had cached before
- * is gone, and so are its connections; any thread */
-static inline uint32_t backend_epoch(const struct backend *b)
+/** backend_epoch() - the generation of its cache, as pins remember it: another one means that what
+ * it held is gone; any thread */
+static inline uint16_t backend_epoch(const struct backend *b)
 {
-	return __atomic_load_n(&b->shared->epoch, __ATOMIC_RELAXED);
+	return (uint16_t)atomic_load_explicit(&b->generation, memory_order_relaxed);
 }
 
 /** backend_inflight_add() - @n is 1 or -1; any thread */
@@ -207,8 +207,5 @@ void backend_set_slots(struct backend *b, uint32_t slots);
 /** backend_report_refused() - a check met a closed port: whoever listens there next has an empty
  * cache. Before backend_report_check(), which ends the run of such checks */
 void backend_report_refused(struct backend *b);
-
-/** backend_restarted() - the server's cache is gone: its pins are cold from here on; any thread */
-void backend_restarted(struct backend *b);
 
 #endif

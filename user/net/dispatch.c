@@ -103,8 +103,7 @@ static void input_session(struct conn *c, const struct session_txn *txn, uint64_
 		x->later_turn = true;
 		x->context = s->context;
 	}
-	in->guard.cold = s->epoch !=
-			 (uint16_t)backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
+	in->guard.cold = s->epoch != backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
 	in->guard.idle_ms = now_ms > s->last_used_ms ? (uint32_t)(now_ms - s->last_used_ms) : 0;
 }
 

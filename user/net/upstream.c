@@ -121,8 +121,8 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	taken = !u || steer_upstream_take(u);
 	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || !taken || u->epoch != backend_epoch(backend) || u->steer.once ||
-		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
+	if (u && (fresh || !taken || u->steer.once || sock_unread(u->sock.fd) ||
+		  steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
 	}
@@ -141,7 +141,7 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	u->conn = c;
 	u->addr = backend->addr;
 	u->slot = backend->id;
-	u->epoch = backend_epoch(backend);
+	u->epoch = __atomic_load_n(&backend->shared->epoch, __ATOMIC_RELAXED);
 	err = upstream_connect(u);
 	if (err) {
 		free(u);

@@ -366,6 +366,8 @@ static __always_inline __u32 answer_head(struct __sk_buff *skb, const struct kvp
 	if (!h->minor ||
 	    h->flags & (KVPIN_HEAD_CONNECTION_LIST | KVPIN_HEAD_HOP | KVPIN_HEAD_UPGRADE))
 		return KVPIN_REFUSED_ANSWER_FIELDS;
+	if (h->flags & KVPIN_HEAD_EVENT_STREAM && c->flags & KVPIN_CONFIG_SPLICE)
+		return KVPIN_REFUSED_ANSWER_STREAM;
 	kvpin_body_of_response(&s->body, h, method);
 	if (s->body.state == KVPIN_BS_CLOSE || s->body.state == KVPIN_BS_TUNNEL)
 		return KVPIN_REFUSED_ANSWER_CLOSE;

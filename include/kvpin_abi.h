@@ -77,6 +77,7 @@
 	X(ANSWER_MALFORMED, "answer_malformed")                                                    \
 	X(ANSWER_INTERIM, "interim_answer")                                                        \
 	X(ANSWER_FIELDS, "answer_fields") /* version or hop-by-hop fields that need an edit */     \
+	X(ANSWER_STREAM, "answer_streams") /* an event stream, where the splice path is there */   \
 	X(ANSWER_CLOSE, "answer_closes")  /* its end is the connection's end */                    \
 	X(ANSWER_BULK, "bulk")		  /* a long body: the relay has back-pressure */           \
 	X(TRAILING, "bytes_behind_answer")                                                         \
@@ -222,6 +223,7 @@ struct kvpin_backend {
 enum kvpin_config_flag {
 	KVPIN_CONFIG_REQUESTS = 1 << 0, /* requests may be steered, not only answers */
 	KVPIN_CONFIG_EVENTS = 1 << 1,	/* an event for each finished exchange (request log) */
+	KVPIN_CONFIG_SPLICE = 1 << 2,	/* event streams go up: the splice path is there for them */
 };
 
 struct kvpin_config {

@@ -263,7 +263,7 @@ bool splice_within(struct conn *c)
 	word = splice_word(ks);
 	/* Once: a packet behind it fails the swap, and reading again would count that packet. */
 	received = __atomic_load_n(&ks->received, __ATOMIC_SEQ_CST);
-	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + u->steer.received))
+	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNREAD);
 	if (!tcp_gate(c, &client, &server) || !tracked_gate(c, &client, kc, ks))
 		return false;

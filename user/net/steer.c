@@ -234,6 +234,9 @@ static bool answer_gate(struct conn *c)
 	    x->plain_body || body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
 	    body->state == KVPIN_BS_TUNNEL)
 		return false;
+	if (x->answer.flags & KVPIN_HEAD_EVENT_STREAM && w->steer.steer->splice &&
+	    c->splice.sock.entry && c->current->splice.entry)
+		return steer_refuse(w, KVPIN_REFUSED_ANSWER_STREAM);
 	if (body->state == KVPIN_BS_COUNTED && body->left > worker_kern(w)->config->budget)
 		return steer_refuse(w, KVPIN_REFUSED_ANSWER_BULK);
 	if (s->slow && uv_now(&w->loop) < s->slow_ms + ((uint64_t)SLOW_MS << doublings))

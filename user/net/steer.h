@@ -104,6 +104,10 @@ struct session_mirror steer_mirror(struct steer *s);
  */
 uint32_t steer_adopt(struct steer *s, struct balancer *b);
 
+/** steer_beside_splice() - event streams are for the splice path, where that can take them; before
+ * steer_configure() */
+void steer_beside_splice(struct steer *s);
+
 /** steer_configure() - publish a configuration to the programs: start and reload, main thread */
 void steer_configure(struct steer *s, const struct config *config);
 
@@ -155,6 +159,9 @@ void steer_upstream_leave(struct upstream *u);
 
 /** steer_recv() - recv() of a socket that may be in the maps; as recv(2) */
 ssize_t steer_recv(struct worker *w, struct steer_sock *s, int fd, void *buf, size_t room);
+
+/** steer_received() - bytes that the socket has given to the daemon or to the programs */
+uint64_t steer_received(const struct worker *w, const struct steer_sock *s);
 
 /** steer_waiting() - has the socket bytes from the ring? They announce themselves only once. */
 static inline bool steer_waiting(const struct steer_sock *s)

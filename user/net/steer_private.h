@@ -17,6 +17,7 @@ struct steer_entries {
 struct steer {
 	struct kern kern;
 	pthread_mutex_t lock; /* of the two stacks */
+	bool splice;	      /* event streams are the splice path's */
 	struct steer_entries conns, upstreams;
 	struct conn **conn; /* by slot; an entry belongs to the worker that has the connection */
 };

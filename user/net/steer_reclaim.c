@@ -303,6 +303,11 @@ bool steer_upstream_ended(struct upstream *u)
 
 /* ---- reading ---- */
 
+uint64_t steer_received(const struct worker *w, const struct steer_sock *s)
+{
+	return s->received + (s->entry ? steer_flow(w, s)->redirected : 0);
+}
+
 static ssize_t lane_read(struct steer_sock *s, void *buf, size_t room)
 {
 	uint32_t n = s->lane_len - s->lane_at;

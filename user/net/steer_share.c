@@ -215,6 +215,11 @@ uint32_t steer_adopt(struct steer *s, struct balancer *b)
 	return taken;
 }
 
+void steer_beside_splice(struct steer *s)
+{
+	s->splice = true;
+}
+
 void steer_configure(struct steer *s, const struct config *config)
 {
 	struct kvpin_config *k = s->kern.config;
@@ -227,6 +232,8 @@ void steer_configure(struct steer *s, const struct config *config)
 		flags |= KVPIN_CONFIG_REQUESTS;
 	if (config->log.requests || config->experiment_milli)
 		flags |= KVPIN_CONFIG_EVENTS;
+	if (s->splice)
+		flags |= KVPIN_CONFIG_SPLICE;
 	k->slow_ns = TURN_SLOW_NS;
 	k->budget = config->steer.budget_bytes;
 	k->budget_all = config->steer.budget_all_bytes;

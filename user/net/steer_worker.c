@@ -92,6 +92,8 @@ static void passed_up(struct conn *c, const struct kvpin_event *e)
 	case KVPIN_REFUSED_PIPELINED:
 		c->steer.pipelines = true;
 		break;
+	case KVPIN_REFUSED_ANSWER_STREAM:
+		break;
 	case KVPIN_REFUSED_BUDGET:
 	case KVPIN_REFUSED_BUDGET_ALL:
 		c->steer.slow++;

@@ -206,9 +206,11 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	control_put_bool(body, "draining", atomic_load(&b->draining));
 	control_put_str(body, "path", path_mode_names[path]);
 	control_put_str(body, "path_in_use",
-			stat_path_names[sum->splice  ? STAT_PATH_SPLICE
-					: sum->steer ? STAT_PATH_STEER
-						     : STAT_PATH_RELAY]);
+			sum->steer && sum->splice
+				? "steer, splice"
+				: stat_path_names[sum->splice  ? STAT_PATH_SPLICE
+						  : sum->steer ? STAT_PATH_STEER
+							       : STAT_PATH_RELAY]);
 	control_put_int(body, "workers", b->nr_workers);
 	json_object_set_new(body, "listen", listen);
 	control_put_int(body, "connections", atomic_load(&b->connections));

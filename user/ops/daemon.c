@@ -329,9 +329,10 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
 	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
 	    F_UINT("workers", d->balancer.nr_workers),
-	    F_STR("path", d->splice  ? "splice"
-			  : d->steer ? "steer"
-				     : "relay"),
+	    F_STR("path", d->steer && d->splice ? "steer, splice"
+			  : d->splice		? "splice"
+			  : d->steer		? "steer"
+						: "relay"),
 	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
 }
 
@@ -355,12 +356,21 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	return 0;
 }
 
-/* Like steer_start(). */
+/* Like steer_start(), which comes first: where steering does not work this is not tried. */
 static int splice_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
 {
-	if (c->path != PATH_SPLICE)
+	int rc;
+
+	if (c->path != PATH_SPLICE && (c->path != PATH_AUTO || !d->steer))
 		return 0;
-	return splice_open(&d->splice, c, d->uid, d->gid, why, why_bytes);
+	rc = splice_open(&d->splice, c, d->uid, d->gid, why, why_bytes);
+	if (!rc && d->steer)
+		steer_beside_splice(d->steer);
+	if (!rc || c->path == PATH_SPLICE)
+		return rc;
+	LOG(WARN, "the kernel cannot splice here", F_STR("reason", why));
+	why[0] = '\0';
+	return 0;
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */

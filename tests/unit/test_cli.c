@@ -499,7 +499,7 @@ static void reads_print_tables(void **state)
 	assert_int_equal(ask("backends", "200 OK",
 			     "{\"backends\":[{\"name\":\"gpu0\",\"address\":\"127.0.0.1:8081\","
 			     "\"state\":\"up\",\"cause\":\"none\",\"weight\":1,\"slots\":0,"
-			     "\"inflight\":12,\"sessions\":3,\"requests\":4,\"requests_steer\":2,"
+			     "\"inflight\":12,\"sessions\":3,\"requests\":4,\"requests_kernel\":2,"
 			     "\"bytes_up\":999,\"bytes_down\":1500000,\"state_for_s\":59},"
 			     "{\"name\":\"b\",\"state\":\"down\",\"cause\":\"check\"}]}",
 			     request, out, err),
@@ -508,11 +508,11 @@ static void reads_print_tables(void **state)
 	assert_string_equal(
 		out,
 		"NAME  ADDRESS         STATE  FOR  INFLIGHT  SLOTS  WEIGHT  SESSIONS  REQUESTS  "
-		"STEERED  CAUSE\n"
+		"KERNEL  CAUSE\n"
 		"gpu0  127.0.0.1:8081  up     59s        12      -       1         3         4  "
-		"      2  -\n"
+		"     2  -\n"
 		"b     -               down     -         -      -       -         -         -  "
-		"      -  check\n");
+		"     -  check\n");
 	assert_int_equal(ask("sessions --backend gpu0 --limit 1", "200 OK",
 			     "{\"total\":9,\"truncated\":true,\"sessions\":[{\"session\":"
 			     "\"00000000000000aa\",\"backend\":\"gpu0\",\"turns\":2,\"moves\":0,"

@@ -216,7 +216,7 @@ static void print_backends(const json_t *answer)
 		{"WEIGHT", "weight", TABLE_NUMBER, NULL},
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
-		{"STEERED", "requests_steer", TABLE_NUMBER, NULL},
+		{"KERNEL", "requests_kernel", TABLE_NUMBER, NULL},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
 

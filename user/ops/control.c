@@ -249,6 +249,7 @@ static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t s
 	}
 	control_put_int(object, "requests", all);
 	put_requests(object, requests);
+	control_put_int(object, "requests_kernel", all - requests[STAT_PATH_RELAY]);
 	control_put_int(object, "bytes_up", up);
 	control_put_int(object, "bytes_down", down);
 }

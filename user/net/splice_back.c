@@ -15,6 +15,7 @@
 #include "net/exchange.h"
 #include "net/splice_private.h"
 #include "net/tcp_probe.h"
+#include "net/turn.h"
 
 /* The server has ended too early: how often the client's ACKs are looked at, and how long it may
  * acknowledge nothing of what it was sent. */
@@ -66,9 +67,12 @@ static void books_back(struct conn *c, bool early)
 	kc->peer = 0;
 	splice_copies_free(c);
 	x->bytes_down += past;
-	x->token_seen = ks->flags & KVPIN_SPLICE_TOKEN;
 	x->ttft_ns = ks->ttft_ns;
 	x->token_ns = ks->token_ns;
+	if (!x->token_seen && ks->flags & KVPIN_SPLICE_TOKEN && x->ttft_ns) {
+		x->token_seen = true;
+		turn_first_token(c);
+	}
 	if (ks->flags & (KVPIN_SPLICE_SERVER_FIN | KVPIN_SPLICE_SERVER_RST))
 		x->close_upstream = true;
 	if (ks->flags & KVPIN_SPLICE_CLIENT_FIN)

@@ -19,6 +19,8 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define NS_PER_MS 1000000ULL
+/* How exactly a successor learns when this was last of use. */
+#define USED_NS (1000 * NS_PER_MS)
 /* Another CPU must get in between each time for a try to fail. */
 #define RAISE_TRIES 8
 
@@ -465,6 +467,7 @@ static __always_inline void entry_end(struct packet *p)
 SEC("tc")
 int splice_packet(struct __sk_buff *skb)
 {
+	struct kvpin_splice_config *config;
 	struct kvpin_splice_ref *ref;
 	struct kvpin_splice_conn *x;
 	__u32 direction, zero = 0;
@@ -495,6 +498,9 @@ int splice_packet(struct __sk_buff *skb)
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
 	p.now = bpf_ktime_get_ns();
+	config = bpf_map_lookup_elem(&splice_config, &zero);
+	if (config && p.now - config->used_ns > USED_NS)
+		config->used_ns = p.now;
 	if (x->role == KVPIN_SPLICE_CLIENT)
 		return direction == KVPIN_SPLICE_IN ? client_in(skb, &p, k, x)
 						    : client_out(skb, &p, k, x);

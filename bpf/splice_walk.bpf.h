@@ -18,6 +18,9 @@
 #define WALK_TURNS_MAX 16384
 #define COPY_TURNS_MAX (65536 / KVPIN_SPLICE_COPY_BYTES + 1)
 
+/* The daemon says that it is alive ten times a second. */
+#define DEAD_NS 5000000000ULL
+
 enum { FRAMING_DROP, FRAMING_FORWARD };
 
 static __always_inline void splice_count(__u32 reason)
@@ -271,10 +274,12 @@ static __always_inline int splice_copy(struct __sk_buff *skb, const struct packe
 	bpf_loop(COPY_TURNS_MAX, copy_turn, &k, 0);
 	if (k.pos >= k.end)
 		return FRAMING_FORWARD;
-	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
 	config = bpf_map_lookup_elem(&splice_config, &zero);
-	if (config)
-		__sync_fetch_and_add(&config->dropped, 1);
+	/* A dead daemon takes nothing out of its ring; its streams run to their end. */
+	if (!config || p->now - config->alive_ns > DEAD_NS)
+		return FRAMING_FORWARD;
+	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
+	__sync_fetch_and_add(&config->dropped, 1);
 	return FRAMING_DROP;
 }
 

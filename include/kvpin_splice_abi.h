@@ -186,12 +186,16 @@ struct kvpin_splice_event {
 struct kvpin_splice_config {
 	__u32 version; /* KVPIN_SPLICE_VERSION */
 	__u32 pad;
+	__u64 used_ns; /* when a packet of a known connection last came, to about a second; stays at
+			* this place in every version: a successor asks whether streams still run */
+	__u64 alive_ns;	 /* when the daemon last looked */
 	__u64 pid;	 /* of the daemon */
 	__u64 ring_full; /* events that found no room: look at all connections */
 	__u64 dropped;	 /* packets that the server has to send again: no room for a copy */
-	__u64 pad2[4];
+	__u64 pad2[2];
 };
 
+_Static_assert(__builtin_offsetof(struct kvpin_splice_config, used_ns) == 8, "never moves");
 _Static_assert(sizeof(struct kvpin_splice_config) == 64, "one cache line");
 
 #endif

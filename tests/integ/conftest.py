@@ -84,6 +84,8 @@ class Started:
             text = process.output()
             if expected and code != 0:
                 problems.append(f"kvpin exited with {code}:\n{text}")
+            if isinstance(process, harness.Kvpin):
+                process.unpin()
             if "Sanitizer" in text or "runtime error:" in text:
                 problems.append(f"sanitizer report:\n{text}")
         assert not problems, "\n".join(problems)

@@ -4,10 +4,12 @@
 Every program listens on a port of its own choosing (port 0) and is ended by its pid. A test that
 leaves a process, or a kvpin that exits with an error or a sanitizer report, fails.
 """
+import glob
 import json
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -200,7 +202,11 @@ class Kvpin(Process):
         self.pin = f"/sys/fs/bpf/kvpin-test-{os.getpid()}-{time.monotonic_ns()}"
         self.control = str(tmp / f"control-{time.monotonic_ns()}.sock")
         argv = [KVPIN, "run", "--path", path, "--control", self.control, "--metrics", metrics,
-                "--log-level", "debug", "--steer-pin", self.pin]
+                "--log-level", "debug"]
+        if "--steer-pin" in args:
+            self.pin = args[args.index("--steer-pin") + 1]
+        else:
+            argv += ["--steer-pin", self.pin]
         if path == "splice":  # whatever can be spliced, is
             argv += [word for flag in ("--splice-events", "--splice-body") if flag not in args
                      for word in (flag, "0")]
@@ -220,6 +226,11 @@ class Kvpin(Process):
         self.text = self.texts[0]
         self.addr = split_addr(self.text)
         self.url = f"http://{self.text}"
+
+    def unpin(self):
+        """Take away what a kvpin that was killed left to its successor."""
+        for directory in glob.glob(f"{self.pin}-splice*"):
+            shutil.rmtree(directory)
 
     def status(self, what="status"):
         """The control socket's answer, through kvpin's own command."""

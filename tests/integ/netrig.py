@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 import subprocess
-import time
 
 import harness
 
@@ -143,10 +142,3 @@ class Peer:
         """A simulated server in this namespace."""
         with inside(self.name):
             return start.sim(name, manner, listen=f"{self.own[family]}:0", **options)
-
-
-def wait_for(condition, timeout=20.0):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

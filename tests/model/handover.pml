@@ -507,7 +507,11 @@ relay:	/* recv() from S, send() to T, as much as T takes */
 #ifdef MUTANT_MAY_LEAVE_EARLY
 	may_leave = true;
 #endif
+#ifdef REDUNDANT_SERVER_TAKEN_FIRST
+	within = false;
+#else
 	within = running;
+#endif
 #ifndef MUTANT_OPPOSITE_KEEPS_REDIRECTING
 	if
 	:: within -> opp_take()

@@ -364,6 +364,31 @@ static void the_guard_moves_a_hot_prefix_to_the_longest_one_near_the_minimum(voi
 	assert_int_equal(out.disturbed, NOBODY);
 }
 
+static void a_hot_prefix_whose_owner_is_full_goes_elsewhere_and_is_counted(void **state)
+{
+	uint32_t i;
+
+	prefix_begin(10);
+	in.prefix.depth[0] = 9;
+	in.prefix.depth[1] = 5;
+	for (i = 0; i < 4; i++)
+		in.view[i].slots = 1;
+	assert_int_equal(decided(), 0);
+	assert_int_equal(out.reason, DECIDE_PREFIX);
+	in.view[0].inflight = 1;
+	assert_int_equal(decided(), 1); /* the longest one among those with a free slot */
+	assert_int_equal(out.reason, DECIDE_PREFIX_GUARDED);
+	assert_int_equal(out.disturbed, 0);
+	in.prefix.depth[1] = 0;
+	assert_int_equal(decided(), 3);
+	assert_int_equal(out.reason, DECIDE_PREFIX_GUARDED);
+	assert_int_equal(out.disturbed, 0);
+	in.prefix.depth[0] = 2; /* cold: nobody was disturbed */
+	assert_int_equal(decided(), 3);
+	assert_int_equal(out.reason, DECIDE_PREFIX_COLD);
+	assert_int_equal(out.disturbed, NOBODY);
+}
+
 static void a_key_outranks_a_prefix(void **state)
 {
 	prefix_begin(10);
@@ -939,6 +964,7 @@ int main(void)
 		cmocka_unit_test(a_hot_prefix_goes_to_its_owner_from_the_ratio_on),
 		cmocka_unit_test(what_most_sessions_share_does_not_make_a_prefix_hot),
 		cmocka_unit_test(the_guard_moves_a_hot_prefix_to_the_longest_one_near_the_minimum),
+		cmocka_unit_test(a_hot_prefix_whose_owner_is_full_goes_elsewhere_and_is_counted),
 		cmocka_unit_test(a_key_outranks_a_prefix),
 		cmocka_unit_test_setup(the_same_input_gives_the_same_decision, begin),
 		cmocka_unit_test_setup(rendezvous_scores_are_finite_and_share_by_weight, begin),

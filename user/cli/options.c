@@ -300,6 +300,9 @@ void options_help(FILE *to, bool takes_file)
 			help_line(to, "no-affinity", "", "no session key at all", "");
 	}
 	fprintf(to, "\nDUR: a number and ms, s, m or h. SIZE: a number and B, KiB, MiB, KB or MB.\n"
-		    "ADDR: 127.0.0.1:8080, [::1]:8080 or *:8080. BOOL: true or false.\n");
+		    "ADDR: 127.0.0.1:8080, [::1]:8080 or *:8080. BOOL: true or false.\n"
+		    "KIND=NAME: header=NAME, cookie=NAME, query=NAME, json=PATH, preset=agents; or "
+		    "client-ip;\nor prefix[,RULE=VALUE...], RULE: windows, min_match, abs, rel, "
+		    "common, ttl, max.\n");
 	free(defaults);
 }

@@ -9,11 +9,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/complaint.h"
 #include "core/config_keys.h"
 
 #define SECOND_MS 1000
@@ -107,23 +107,6 @@ static const struct bound bounds[] = {
 	BOUND("splice.body", splice.body_bytes, " bytes", 0, 1024 * MIB),
 	BOUND("splice.ring", splice.ring_bytes, " bytes", 64 * KIB, 64 * MIB),
 };
-
-/* Where a message goes. */
-struct complaint {
-	char *why;
-	unsigned int bytes;
-};
-
-static int __attribute__((format(printf, 2, 3)))
-refuse(const struct complaint *to, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(to->why, to->bytes, format, args);
-	va_end(args);
-	return -EINVAL;
-}
 
 void config_defaults(struct config *c)
 {

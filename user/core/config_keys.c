@@ -5,30 +5,13 @@
  */
 #include "core/config_keys.h"
 
-#include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
+#include "core/complaint.h"
+
 #define MINUTE_MS 60000
-
-/* Where a message goes. */
-struct complaint {
-	char *why;
-	unsigned int bytes;
-};
-
-static int __attribute__((format(printf, 2, 3)))
-refuse(const struct complaint *to, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(to->why, to->bytes, format, args);
-	va_end(args);
-	return -EINVAL;
-}
 
 void config_prefix_defaults(struct config *c)
 {

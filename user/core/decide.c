@@ -340,11 +340,12 @@ static const struct backend_view *choose_keyless(const struct eligible *e, uint6
 	return choose_in_turn(&least, turn);
 }
 
-static const struct backend_view *choose(const struct decide_input *in, const struct eligible *e,
-					 struct kvpin_decision *out)
+/* One of @e, which are those of @all that have room. */
+static const struct backend_view *choose(const struct decide_input *in, const struct eligible *all,
+					 const struct eligible *e, struct kvpin_decision *out)
 {
 	if (!in->keyed && in->prefix.windows)
-		return decide_prefix(in, e->view, e->nr, out);
+		return decide_prefix(in, all->view, all->nr, e->view, e->nr, out);
 	if (in->placement == PLACEMENT_ROUND_ROBIN || (in->keyed && in->guard.control))
 		return choose_in_turn(e, in->turn);
 	if (!in->keyed)
@@ -400,11 +401,11 @@ static void place(const struct decide_input *in, const struct eligible *e,
 
 	eligible_free(&some, e, NULL);
 	if (some.nr) {
-		v = choose(in, &some, out);
+		v = choose(in, e, &some, out);
 		out->guard = v->slots ? GUARD_FREE : GUARD_UNLIMITED;
 	} else {
 		eligible_least_crowded(&some, e);
-		v = choose(in, &some, out);
+		v = choose(in, e, &some, out);
 		full.room = view_room(in, v);
 		out->guard = guard_full(&full);
 	}
@@ -466,7 +467,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 	out->go_ms = full.go_ms;
 	out->backend = owner->id;
 	if (out->guard == GUARD_SPILL) {
-		out->backend = choose(in, &some, out)->id;
+		out->backend = choose(in, e, &some, out)->id;
 		out->reason = DECIDE_MOVED_BUSY;
 	}
 }
@@ -494,7 +495,7 @@ static void owner_loaded(const struct decide_input *in, const struct eligible *e
 		if (!over_threshold(in, e->view[i]) && view_free(e->view[i]))
 			eligible_add(&some, e, i);
 	/* All that are within are full: better where it is. */
-	out->backend = some.nr ? choose(in, &some, out)->id : in->pin;
+	out->backend = some.nr ? choose(in, e, &some, out)->id : in->pin;
 	out->guard = some.nr ? GUARD_THRESHOLD : GUARD_UNLIMITED;
 	if (some.nr)
 		out->reason = DECIDE_MOVED_GUARD;

@@ -68,6 +68,7 @@ static bool hot(const struct prefix_match *m, const struct backend_view *owner)
 }
 
 const struct backend_view *decide_prefix(const struct decide_input *in,
+					 const struct backend_view *const *all, uint32_t nr_all,
 					 const struct backend_view *const *view, uint32_t nr,
 					 struct kvpin_decision *out)
 {
@@ -80,7 +81,7 @@ const struct backend_view *decide_prefix(const struct decide_input *in,
 	for (i = 0; i < nr; i++)
 		if (within_guard(m, view[i]->inflight, least))
 			within[nr_within++] = view[i];
-	owner = deepest(m, view, nr);
+	owner = deepest(m, all, nr_all);
 	out->reason = DECIDE_PREFIX_COLD;
 	if (hot(m, owner)) {
 		chosen = deepest(m, within, nr_within);

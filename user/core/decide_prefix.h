@@ -9,24 +9,26 @@
 #include "core/decide.h"
 
 /**
- * decide_prefix() - choose among the servers that are eligible
+ * decide_prefix() - choose among the servers that can take the request
  * @in: in->prefix.windows is not 0
- * @view, @nr: the candidates, at least one
+ * @all, @nr_all: the eligible ones
+ * @view, @nr: the candidates: those of them that have room; at least one
  * @out: reason and disturbed are set
  *
- * Returns the chosen one.
+ * Returns the chosen candidate.
  *
  * A candidate is within the load guard iff
  *	inflight <= min + guard_abs  and  inflight <= min * guard_rel + 1  (guard_rel 0: only abs)
- * where min is the least of all candidates. The request is hot iff, of the candidates' depths
+ * where min is the least of all candidates. The request is hot iff, of the eligible servers' depths
  * beyond the shared windows, the greatest covers at least min_match of the windows beyond them.
- *   hot, its owner within the guard		the owner: PREFIX
- *   hot, its owner outside			of those within, the one with the longest depth;
+ *   hot, its owner a candidate within the guard	the owner: PREFIX
+ *   hot, its owner without room or outside	of those within, the one with the longest depth;
  *						if none has any, as when cold: PREFIX_GUARDED
  *   cold	of those within, the lowest recency weight by server weight, ties by name:
  *		PREFIX_COLD
  */
 const struct backend_view *decide_prefix(const struct decide_input *in,
+					 const struct backend_view *const *all, uint32_t nr_all,
 					 const struct backend_view *const *view, uint32_t nr,
 					 struct kvpin_decision *out);
 

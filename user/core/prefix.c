@@ -17,6 +17,8 @@
 #include <xxhash.h>
 
 #define NONE UINT32_MAX
+/* Nodes fetched ahead on the way from child to parent. */
+#define AHEAD 12
 
 struct node {
 	uint64_t hash;
@@ -194,6 +196,8 @@ static uint32_t path_find(const struct prefix_index *p, const uint64_t *chain, u
 		probe = there + (absent - there) / 2;
 	}
 	for (at = there, i = last; at-- && i != NONE; i = p->node[i].parent) {
+		/* A chain's nodes were mostly taken one after the other. */
+		__builtin_prefetch(&p->node[i > AHEAD ? i - AHEAD : 0]);
 		if (p->node[i].hash != chain[at])
 			break;
 		path[at] = i;

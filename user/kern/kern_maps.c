@@ -68,11 +68,10 @@ void kern_hold_put(struct kern *k, uint32_t index)
 		    F_STR("error", strerror(-err)));
 }
 
-/* Adds up @nr numbers of every CPU. */
-static int percpu_sum(const struct kern *k, int fd, uint32_t key, uint64_t *sum, size_t nr)
+int kern_percpu_sum(int fd, int nr_cpus, uint32_t key, uint64_t *sum, size_t nr)
 {
-	int nr_cpus = k->private->nr_cpus, err;
 	uint64_t *each = calloc(nr_cpus, nr * sizeof(*each));
+	int err;
 
 	if (!each)
 		return -ENOMEM;
@@ -89,8 +88,8 @@ int kern_counters(struct kern *k, uint32_t backend, struct kvpin_counters *out)
 {
 	_Static_assert(sizeof(*out) % sizeof(uint64_t) == 0, "all of it are numbers of 64 bits");
 
-	return percpu_sum(k, k->private->counters_fd, backend, (uint64_t *)out,
-			  sizeof(*out) / sizeof(uint64_t));
+	return kern_percpu_sum(k->private->counters_fd, k->private->nr_cpus, backend,
+			       (uint64_t *)out, sizeof(*out) / sizeof(uint64_t));
 }
 
 int kern_refusals(struct kern *k, uint64_t *out)
@@ -98,7 +97,7 @@ int kern_refusals(struct kern *k, uint64_t *out)
 	int err = 0;
 
 	for (uint32_t i = 0; i < KVPIN_REFUSED_NR && !err; i++)
-		err = percpu_sum(k, k->private->refusals_fd, i, &out[i], 1);
+		err = kern_percpu_sum(k->private->refusals_fd, k->private->nr_cpus, i, &out[i], 1);
 	return err;
 }
 

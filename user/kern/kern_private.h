@@ -27,6 +27,15 @@ struct kern_private {
 	bool attached;
 };
 
+/**
+ * kern_percpu_sum() - add up the values that all CPUs have of an entry
+ * @fd: per-CPU array whose values are @nr numbers
+ * @sum: set on success
+ *
+ * Returns 0 or -errno.
+ */
+int kern_percpu_sum(int fd, int nr_cpus, uint32_t key, uint64_t *sum, size_t nr);
+
 /** kern_rings_create() - one ring map a worker; @k->ring_fd and nr_rings are set.
  * Returns 0 or -errno. */
 int kern_rings_create(struct kern *k, uint32_t workers, uint32_t ring_bytes);

@@ -15,12 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "kern/kern.h"
 #include "kern/kern_log.h"
+#include "kern/kern_private.h"
 #include "kern/privilege.h"
+#include "kern/splice_pins.h"
 #include "splice.skel.h"
 
 /* include/uapi/linux/bpf.h of 6.6; the headers of the build machine may be older. */
@@ -29,6 +32,7 @@
 
 /* Of the filters; any would do that is not used already. */
 #define FILTER_PRIORITY 0x6b76
+#define FILTER_HANDLE	1
 
 enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
 
@@ -55,6 +59,8 @@ struct kern_splice_private {
 	uint32_t nr_rings, nr_hooks;
 	struct splice_ring_reader ring[KERN_WORKERS_MAX];
 	struct hook hook[DEVICES_MAX * HOOK_NR];
+	struct splice_pins pins;
+	bool pinning;
 	/* Devices that got their clsact qdisc from us. */
 	struct device_set qdiscs;
 };
@@ -90,7 +96,7 @@ static int on_record(void *ctx, void *data, size_t bytes)
 
 static int rings_make(struct kern_splice_private *priv, const struct kern_splice_params *p)
 {
-	char name[16];
+	char name[24];
 
 	for (uint32_t w = 0; w < p->workers; w++) {
 		snprintf(name, sizeof(name), "splice%u", w);
@@ -138,6 +144,14 @@ int kern_splice_consume(struct kern_splice *k, uint32_t w,
 }
 
 /* ---- loading ---- */
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
 
 static int load(struct kern_splice_private *priv, const struct kern_splice_params *p,
 		const struct kern_text *t)
@@ -200,7 +214,17 @@ static int views(struct kern_splice *k, const struct kern_splice_params *p,
 	}
 	k->config->version = KVPIN_SPLICE_VERSION;
 	k->config->pid = (uint64_t)getpid();
+	k->config->used_ns = k->config->alive_ns = now_ns();
 	return 0;
+}
+
+void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns)
+{
+	uint64_t now = now_ns();
+
+	__atomic_store_n(&k->config->alive_ns, now, __ATOMIC_RELAXED);
+	if (k->private->pinning && now > idle_ns)
+		splice_pins_tick(&k->private->pins, now - idle_ns);
 }
 
 /* ---- attaching ---- */
@@ -215,7 +239,9 @@ static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
 	struct kern_splice_private *priv = k->private;
 	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex,
 		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = FILTER_PRIORITY);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = FILTER_PRIORITY,
+		    .handle = FILTER_HANDLE);
+	LIBBPF_OPTS(bpf_tc_opts, stale, .priority = FILTER_PRIORITY, .handle = FILTER_HANDLE);
 	int err;
 
 	err = bpf_tc_hook_create(&at);
@@ -224,6 +250,8 @@ static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
 	else if (err != -EEXIST)
 		return err;
 	at.attach_point = tc_point(hook);
+	/* A filter outlives its daemon; one that crashed may have left it. */
+	bpf_tc_detach(&at, &stale);
 	err = bpf_tc_attach(&at, &opts);
 	if (err)
 		return err;
@@ -274,6 +302,20 @@ static int attach(struct kern_splice *k, const struct kern_splice_params *p,
 	return 0;
 }
 
+/* Without links there is nothing to pin: filters outlive the daemon anyway. */
+static int publish(struct kern_splice *k, const struct kern_text *t)
+{
+	struct kern_splice_private *priv = k->private;
+	int links[DEVICES_MAX * HOOK_NR];
+
+	if (!priv->pinning || !k->tcx)
+		return 0;
+	for (uint32_t i = 0; i < priv->nr_hooks; i++)
+		links[i] = priv->hook[i].link_fd;
+	return splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config), links,
+				   priv->nr_hooks, t);
+}
+
 static void detach(struct kern_splice_private *priv)
 {
 	for (uint32_t i = 0; i < priv->nr_hooks; i++) {
@@ -320,12 +362,18 @@ int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, 
 	if (!priv->skel)
 		err = KERN_SAY(&t, -EINVAL, "splice: cannot open the program: %s",
 			       kern_log_cause());
+	if (!err && p->pin_dir) {
+		priv->pinning = true;
+		err = splice_pins_begin(&priv->pins, p->pin_dir, p->uid, p->gid, &t);
+	}
 	if (!err)
 		err = load(priv, p, &t);
 	if (!err)
 		err = views(k, p, &t);
 	if (!err)
 		err = attach(k, p, &t);
+	if (!err)
+		err = publish(k, &t);
 	if (err)
 		kern_splice_close(k);
 	return err;
@@ -337,6 +385,8 @@ void kern_splice_close(struct kern_splice *k)
 
 	if (!priv)
 		return;
+	if (priv->pinning)
+		splice_pins_end(&priv->pins);
 	detach(priv);
 	if (k->conns)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
@@ -392,26 +442,10 @@ void kern_splice_del(struct kern_splice *k, uint32_t entry)
 	}
 }
 
-static int percpu_sum(const struct kern_splice *k, int fd, uint32_t key, uint64_t *sum, size_t nr)
-{
-	int nr_cpus = k->private->nr_cpus, err;
-	uint64_t *each = calloc(nr_cpus, nr * sizeof(*each));
-
-	if (!each)
-		return -ENOMEM;
-	err = bpf_map_lookup_elem(fd, &key, each);
-	memset(sum, 0, nr * sizeof(*sum));
-	for (int cpu = 0; !err && cpu < nr_cpus; cpu++)
-		for (size_t i = 0; i < nr; i++)
-			sum[i] += each[cpu * nr + i];
-	free(each);
-	return err;
-}
-
 int kern_splice_counters(struct kern_splice *k, uint32_t backend, struct kvpin_counters *out)
 {
-	return percpu_sum(k, k->private->counters_fd, backend, (uint64_t *)out,
-			  sizeof(*out) / sizeof(uint64_t));
+	return kern_percpu_sum(k->private->counters_fd, k->private->nr_cpus, backend,
+			       (uint64_t *)out, sizeof(*out) / sizeof(uint64_t));
 }
 
 int kern_splice_refusals(struct kern_splice *k, uint64_t *out)
@@ -419,6 +453,6 @@ int kern_splice_refusals(struct kern_splice *k, uint64_t *out)
 	int err = 0;
 
 	for (uint32_t i = 0; i < KVPIN_SPLICE_REFUSED_NR && !err; i++)
-		err = percpu_sum(k, k->private->refusals_fd, i, &out[i], 1);
+		err = kern_percpu_sum(k->private->refusals_fd, k->private->nr_cpus, i, &out[i], 1);
 	return err;
 }

@@ -5,8 +5,9 @@
  *
  * Happy path: kern_splice_open() loads and attaches, the data side reads and writes the mapped
  * array, kern_splice_close() detaches. Failures: a reason as text, nothing is left.
- * Close: the attachments are links (tcx), which end with the last descriptor, or filters of a
- * clsact qdisc where the kernel knows no tcx; those are removed one by one.
+ * Close: the attachments are links (tcx), which end with the last descriptor or pin, or filters of
+ * a clsact qdisc where the kernel knows no tcx; those are removed one by one. Without a close,
+ * after a crash, pinned links keep the streams alive (splice_pins.h).
  */
 #ifndef KERN_KERN_SPLICE_H
 #define KERN_KERN_SPLICE_H
@@ -14,11 +15,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "kern/device.h"
 #include "kvpin_splice_abi.h"
 
 struct kern_splice_params {
+	const char
+		*pin_dir; /* e.g. /sys/fs/bpf/kvpin-splice; NULL: no pins, a crash ends streams */
+	uid_t uid;	  /* who gets the pins; 0: whoever opens */
+	gid_t gid;
 	uint32_t conns;	     /* connections of both kinds that can be spliced at once */
 	uint32_t workers;    /* rings */
 	uint32_t ring_bytes; /* of each; a power of two */
@@ -51,6 +57,12 @@ int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, 
 
 /** kern_splice_close() - detach, unmap; @k may be zeroed */
 void kern_splice_close(struct kern_splice *k);
+
+/**
+ * kern_splice_tick() - say that the daemon lives; take down what a dead one left and nobody uses
+ * @idle_ns: for so long no packet of its connections came
+ */
+void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns);
 
 /** kern_splice_add() - packets of k->conns[@entry] are looked at from now on; its addresses are
  * set. Any thread. Returns 0 or -errno (-E2BIG: the map is full). */

@@ -29,7 +29,7 @@
 #define SELFTEST_CLOSE_MS 20
 #define SELFTEST_FDS_MAX  512
 
-#define SELFTEST_NEWER "use kernel 6.12.35, 6.1.142 or a later one; until then kvpin relays"
+#define SELFTEST_NEWER "use kernel 6.12.35 or a later one; until then kvpin relays"
 
 struct selftest_bpf;
 struct ring_buffer;

@@ -42,8 +42,9 @@ const char *selftest_kernel_bad(const struct selftest_kernel *k)
 {
 	if (k->major < 6)
 		return "before 6.0 redirected bytes get lost or repeated";
-	if (k->major == 6 && k->minor == 1 && k->patch < 142)
-		return "6.1 before 6.1.142 loses or stalls bytes towards slow targets";
+	if (k->major == 6 && k->minor < 2)
+		return "before 6.2 a program cannot look at a segment's sequence number "
+		       "(bpf_cast_to_kern_ctx())";
 	if (k->major == 6 && k->minor == 12 && k->patch < 35)
 		return "6.12 before 6.12.35 loses or stalls bytes towards slow targets";
 	return NULL;

@@ -67,10 +67,10 @@ static void books_back(struct conn *c, bool early)
 	kc->peer = 0;
 	splice_copies_free(c);
 	x->bytes_down += past;
-	x->ttft_ns = ks->ttft_ns;
 	x->token_ns = ks->token_ns;
-	if (!x->token_seen && ks->flags & KVPIN_SPLICE_TOKEN && x->ttft_ns) {
+	if (!x->token_seen && (ks->flags & KVPIN_SPLICE_TOKEN)) {
 		x->token_seen = true;
+		x->ttft_ns = ks->ttft_ns;
 		turn_first_token(c);
 	}
 	if (ks->flags & (KVPIN_SPLICE_SERVER_FIN | KVPIN_SPLICE_SERVER_RST))

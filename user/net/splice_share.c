@@ -13,6 +13,8 @@
 
 /* A client, its servers, and connections that were closed and are not yet over. */
 #define ENTRIES_PER_CLIENT 4
+/* Behind steer.pin: the two paths have nothing in common there. */
+#define PIN_SUFFIX "-splice"
 
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
 {
@@ -61,9 +63,14 @@ static void splice_free(struct splice *s)
 	free(s);
 }
 
-int splice_open(struct splice **out, const struct config *config, char *why, size_t why_bytes)
+int splice_open(struct splice **out, const struct config *config, uid_t uid, gid_t gid, char *why,
+		size_t why_bytes)
 {
+	char pin_dir[STATE_PATH_MAX + sizeof(PIN_SUFFIX)];
 	struct kern_splice_params params = {
+		.pin_dir = pin_dir,
+		.uid = uid,
+		.gid = gid,
 		.conns = ENTRIES_PER_CLIENT * config->limit.connections,
 		.workers = config->workers,
 		.ring_bytes = config->splice.ring_bytes,
@@ -77,6 +84,7 @@ int splice_open(struct splice **out, const struct config *config, char *why, siz
 		snprintf(why, why_bytes, "splice: out of memory");
 		return -ENOMEM;
 	}
+	snprintf(pin_dir, sizeof(pin_dir), "%s" PIN_SUFFIX, config->steer.pin);
 	pthread_mutex_init(&s->lock, NULL);
 	err = find_devices(&params.devices, config, why, why_bytes);
 	if (!err) {
@@ -100,6 +108,11 @@ void splice_close(struct splice *s)
 		return;
 	kern_splice_close(&s->kern);
 	splice_free(s);
+}
+
+void splice_tick(struct splice *s, const struct config *config)
+{
+	kern_splice_tick(&s->kern, config->timeout.stall_ms * 1000000ULL);
 }
 
 struct kern_splice *splice_kern(struct splice *s)

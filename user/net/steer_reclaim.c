@@ -7,9 +7,8 @@
  * to the timeouts of its state. Close: steer_settle() stops the programs, the books are the
  * daemon's again, steer_sock_close() does the rest.
  *
- * Order matters (tests/model/): the server's word is taken before the client's; the daemon sends to
- * a socket again only when TCP has taken all that was redirected into it; the ring's bytes come
- * before those of recv().
+ * Order matters (tests/model/): the daemon sends to a socket again only when TCP has taken all that
+ * was redirected into it; the ring's bytes come before those of recv().
  */
 #include <errno.h>
 #include <sched.h>

@@ -234,6 +234,8 @@ static void on_tick(uv_timer_t *timer)
 
 	pthread_rwlock_wrlock(&d->lock);
 	balancer_tick(&d->balancer);
+	if (d->splice)
+		splice_tick(d->splice, balancer_config(&d->balancer));
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
 	if (!d->draining)
@@ -341,7 +343,7 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 {
 	int rc = -EOPNOTSUPP;
 
-	if (c->path == PATH_RELAY)
+	if (c->path != PATH_AUTO && c->path != PATH_STEER)
 		return 0;
 	if (selftest_steer(why, why_bytes))
 		rc = steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);
@@ -358,7 +360,7 @@ static int splice_start(struct daemon *d, const struct config *c, char *why, uns
 {
 	if (c->path != PATH_SPLICE)
 		return 0;
-	return splice_open(&d->splice, c, why, why_bytes);
+	return splice_open(&d->splice, c, d->uid, d->gid, why, why_bytes);
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */

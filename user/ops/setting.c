@@ -53,8 +53,7 @@ const struct setting settings[] = {
 
 	{.key = "affinity.keys", .flag = "session-key", .arg = "KIND=NAME",
 	 .example = "[{header: X-Session-Id}]",
-	 .help = "what names the session, first present wins; repeatable: header=NAME, "
-		 "cookie=NAME, query=NAME, json=PATH, preset=agents, client-ip, prefix[,RULE=...]",
+	 .help = "what names the session, first present wins; repeatable",
 	 .group = SETTING_GROUP_SESSIONS, .kind = SETTING_KEY},
 	{.key = "affinity.keys", .flag = "session-header", .arg = "NAME",
 	 .example = "X-Session-Id", .help = "the same as --session-key header=NAME",

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What keeps spliced streams alive when the daemon dies: its attachments are pinned, so that the
+ * program goes on with the connections that it knows, and their ends are orderly.
+ *
+ * Happy path: splice_pins_begin() makes and locks a directory, splice_pins_publish() pins and puts
+ * it in place, splice_pins_end() removes it. A dead daemon's directory is found unlocked: it is put
+ * aside, and its program runs beside this daemon's own until no connection has used it for a while
+ * (splice_pins_tick()). So the two never share a map, and may be of different versions; of the
+ * other's only `used_ns` is read, which never moves (include/kvpin_splice_abi.h).
+ */
+#ifndef KERN_SPLICE_PINS_H
+#define KERN_SPLICE_PINS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "kern/kern_log.h"
+
+#define SPLICE_PINS_OLD_MAX  8
+#define SPLICE_PINS_NAME_MAX 96
+
+/* A dead daemon's. */
+struct splice_pins_old {
+	char name[SPLICE_PINS_NAME_MAX + 32];
+	int dir_fd;		 /* locked */
+	const uint64_t *used_ns; /* in its mapped configuration */
+};
+
+struct splice_pins {
+	char parent[PATH_MAX];
+	char name[SPLICE_PINS_NAME_MAX];
+	char temp[SPLICE_PINS_NAME_MAX + 32]; /* its name until it is complete */
+	int parent_fd, dir_fd;		 /* -1: none */
+	bool published;
+	uid_t uid; /* who gets the pins; 0: whoever makes them */
+	gid_t gid;
+	unsigned int nr_old;
+	struct splice_pins_old old[SPLICE_PINS_OLD_MAX];
+};
+
+/**
+ * splice_pins_begin() - find what dead daemons left, make a directory of this process
+ * @p: zeroed; on failure too it wants splice_pins_end()
+ * @dir: absolute, its parent in a bpffs
+ * @uid, @gid: who gets the pins; 0: whoever makes them
+ *
+ * Returns 0; -EBUSY: another daemon lives; or another -errno, with a text.
+ */
+int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t gid,
+		      const struct kern_text *t);
+
+/** splice_pins_publish() - pin these and put the directory in place; 0 or -errno with a text
+ * @config_fd: the map of configuration; @links: of the attachments */
+int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
+			const struct kern_text *t);
+
+/** splice_pins_tick() - remove what dead daemons left and nobody has used since @before_ns.
+ * Returns how many are left. */
+unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns);
+
+/** splice_pins_end() - remove what this process pinned, unlock, close */
+void splice_pins_end(struct splice_pins *p);
+
+#endif

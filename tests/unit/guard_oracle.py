@@ -15,8 +15,8 @@ Lines:
   turn  first context request ttft_ns rate  class recomputed
   over  inflight least abs rel_milli  0|1
   arm   session milli  0|1
-  full  busy elsewhere stay go cheapest room waited go_now  verdict
-  decide placement keyed session turn excluded pin busy queue abs rel context cold idle waited
+  full  busy elsewhere stay go cheapest room fresh waited go_now  verdict
+  decide placement keyed session turn excluded pin busy queue abs rel context cold idle fresh waited
          go_now control nr_views {id state weight inflight sessions name_hash slots queued cheapest
          exchange rate drain_idle draining drained}...
          backend reason guard stay go
@@ -95,6 +95,8 @@ def full(f):
     both = f["stay"] != UNKNOWN and f["go"] != UNKNOWN
     cheaper = f["go"] < f["stay"] if both else f["busy"] == "prefer_idle_slot"
     if f["elsewhere"] and cheaper:
+        if f["fresh"] and f["room"]:
+            return "wait"
         dearer = f["go"] != UNKNOWN and f["cheapest"] != UNKNOWN and f["cheapest"] < f["go"]
         return "displace" if dearer and f["room"] else "spill"
     if f["waited"] or not f["room"]:
@@ -211,7 +213,7 @@ def decide(case):
                           if Fraction(s["inflight"] + s["queued"], s["slots"]) == least])
         verdict = full({"busy": case["busy"], "elsewhere": False, "stay": UNKNOWN, "go": UNKNOWN,
                         "cheapest": UNKNOWN, "room": s["queued"] < case["queue"],
-                        "waited": case["waited"], "go_now": False})
+                        "fresh": False, "waited": case["waited"], "go_now": False})
         return s["id"], reason, verdict, UNKNOWN, UNKNOWN
 
     if has_free(owner):  # over a threshold
@@ -230,7 +232,7 @@ def decide(case):
         free = [s for s in free if cold_of(s) == go]
     verdict = full({"busy": case["busy"], "elsewhere": bool(free), "stay": stay, "go": go,
                     "cheapest": owner["cheapest"] or UNKNOWN,
-                    "room": owner["queued"] < case["queue"], "waited": case["waited"],
+                    "room": owner["queued"] < case["queue"], "fresh": case["fresh"], "waited": case["waited"],
                     "go_now": case["go_now"]})
     if verdict == "spill":
         return choose(case, free)["id"], "moved_busy", verdict, stay, go
@@ -276,7 +278,7 @@ def random_case(rng):
             "abs": rng.choice([0, 0, 1, 2]), "rel": rng.choice([0, 0, 1000, 1500, 2250]),
             "context": rng.choice([0, 1, 10000, 10000, rng.randrange(10**6)]),
             "cold": rng.random() < 0.2, "idle": rng.choice([0, 500, 1001, 60001]),
-            "waited": rng.random() < 0.2, "go_now": rng.random() < 0.1,
+            "fresh": rng.random() < 0.15, "waited": rng.random() < 0.2, "go_now": rng.random() < 0.1,
             "control": rng.random() < 0.05, "servers": servers}
 
 
@@ -311,7 +313,8 @@ def main():
         emit("arm", *a, control(*a))
         ms = lambda: rng.choice([UNKNOWN, rng.randrange(10), rng.randrange(10)])
         f = {"busy": rng.choice(BUSY), "elsewhere": rng.random() < 0.7, "stay": ms(), "go": ms(),
-             "cheapest": ms(), "room": rng.random() < 0.7, "waited": rng.random() < 0.2,
+             "cheapest": ms(), "room": rng.random() < 0.7,
+             "fresh": rng.random() < 0.15, "waited": rng.random() < 0.2,
              "go_now": rng.random() < 0.2}
         emit("full", *f.values(), full(f))
         case = random_case(rng)

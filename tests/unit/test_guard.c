@@ -140,6 +140,16 @@ static void a_full_queue_depends_on_the_policy_too(void **state)
 	decided(0, DECIDE_PINNED, GUARD_REFUSE);
 }
 
+static void a_request_that_has_just_come_waits_a_moment_before_it_moves(void **state)
+{
+	in.view[0].inflight = 1;
+	in.guard.context = 30000;
+	in.guard.fresh = true;
+	decided(0, DECIDE_PINNED, GUARD_WAIT);
+	in.guard.queue = 0;
+	decided(1, DECIDE_MOVED_BUSY, GUARD_SPILL);
+}
+
 static void those_who_wait_come_before_those_who_arrive(void **state)
 {
 	in.view[0].queued = 1; /* a slot became free this moment, and is theirs */
@@ -352,6 +362,7 @@ static void compare_full(void)
 	f.go_ms = (uint32_t)number();
 	f.cheapest_ms = (uint32_t)number();
 	f.room = number();
+	f.fresh = number();
 	f.waited = number();
 	f.go = number();
 	verdict = guard_full(&f);
@@ -392,6 +403,7 @@ static void compare_decide(void)
 	in.guard.context = number();
 	in.guard.cold = number();
 	in.guard.idle_ms = (uint32_t)number();
+	in.guard.fresh = number();
 	in.guard.waited = number();
 	in.guard.go = number();
 	in.guard.control = number();
@@ -476,9 +488,9 @@ static void random_cases_agree_with_the_oracle(void **state)
 	for (int i = 0; i < GUARD_TURN_NR; i++)
 		assert_true(turns_seen[i] >= 50);
 	for (int i = GUARD_SPILL; i <= GUARD_REFUSE; i++)
-		assert_true(verdicts_seen[i] >= 50);
+		assert_true(verdicts_seen[i] >= 30);
 	for (int i = 0; i < GUARD_VERDICT_NR; i++)
-		assert_true(decisions_seen[i] >= 5);
+		assert_true(decisions_seen[i] >= 4);
 	assert_true(reasons_seen[DECIDE_MOVED_DRAIN] >= 50 &&
 		    reasons_seen[DECIDE_MOVED_BUSY] >= 50 &&
 		    reasons_seen[DECIDE_MOVED_GUARD] >= 5 && reasons_seen[DECIDE_CONTROL] >= 50);
@@ -582,6 +594,7 @@ int main(void)
 		TEST(a_restarted_owner_has_nothing_to_lose),
 		TEST(the_end_of_a_wait_depends_on_the_policy),
 		TEST(a_full_queue_depends_on_the_policy_too),
+		TEST(a_request_that_has_just_come_waits_a_moment_before_it_moves),
 		TEST(those_who_wait_come_before_those_who_arrive),
 		TEST(the_cheapest_moves),
 		TEST(a_new_session_takes_a_free_slot_before_the_placement_is_asked),

@@ -448,6 +448,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 		.go_ms = GUARD_UNKNOWN,
 		.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN,
 		.room = view_room(in, owner),
+		.fresh = in->guard.fresh,
 		.waited = in->guard.waited,
 		.go = in->guard.go,
 	};

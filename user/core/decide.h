@@ -69,6 +69,7 @@ struct decide_guard {
 	uint64_t context; /* bytes that a server without this session's cache has to prefill */
 	bool cold;	  /* nothing of it is cached at the pin's server either */
 	uint32_t idle_ms; /* since the session's last request */
+	bool fresh;	  /* it has not waited yet */
 	bool waited;	  /* for guard.wait already */
 	bool go;	  /* displaced: see guard_full() */
 	bool control;	  /* in the control arm */

@@ -86,6 +86,8 @@ enum guard_verdict guard_full(const struct guard_full *f)
 	if (f->elsewhere && (f->go || f->waited))
 		return GUARD_SPILL;
 	if (f->elsewhere && (known ? f->go_ms < f->stay_ms : idle)) {
+		if (f->fresh && f->room)
+			return GUARD_WAIT;
 		/* An unknown price is not known to be dearer than another. */
 		if (f->cheapest_ms != GUARD_UNKNOWN && f->go_ms != GUARD_UNKNOWN &&
 		    f->cheapest_ms < f->go_ms && f->room)

@@ -82,6 +82,8 @@ struct guard_full {
 	uint32_t
 		cheapest_ms; /* prefill of the cheapest of those that wait; GUARD_UNKNOWN: nobody */
 	bool room;	     /* in this server's queue */
+	bool fresh;	     /* it has not waited at all: a slot may be about to be free, because
+			      * the end of an answer is told a moment after the client has it */
 	bool waited;	     /* for guard.wait already */
 	bool go;	     /* somebody dearer wants the place: go if there is anywhere to go */
 };
@@ -93,9 +95,12 @@ struct guard_full {
  *	otherwise, in order:
  *	  a slot is free elsewhere, and @go or @waited: SPILL
  *	  a slot is free elsewhere, and moving is cheaper (go_ms < stay_ms), or nothing is known of
- *	  one of the two and the policy is prefer_idle_slot: DISPLACE if one that waits is cheaper
- *to move, else SPILL it has waited, or the queue has no room: prefer_idle_slot OVER,
- *	  prefer_owning_slot_with_wait REFUSE
+ *	  one of the two and the policy is prefer_idle_slot:
+ *	    it is @fresh and there is room: WAIT, and the caller asks again in a few milliseconds
+ *	    one that waits is cheaper to move: DISPLACE
+ *	    else SPILL
+ *	  it has waited, or the queue has no room:
+ *	    prefer_idle_slot OVER, prefer_owning_slot_with_wait REFUSE
  *	  else WAIT
  */
 enum guard_verdict guard_full(const struct guard_full *f);

@@ -124,6 +124,7 @@ static void input_begin(struct conn *c)
 	x->control = x->keyed && guard_control(x->session, config->experiment_milli);
 	in->guard = (struct decide_guard){
 		.context = bytes > x->context ? bytes : x->context,
+		.fresh = !x->waits_ns && !x->wait_ns,
 		.waited = x->waited,
 		.go = c->wait.waits && c->wait.go,
 		.control = x->control,

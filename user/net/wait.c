@@ -21,6 +21,9 @@
 /* The kernel's requests end without a word to those that wait: a slot stays idle so long at most. */
 #define WAIT_POLL_MS 5
 #define REVIEW_MS    50
+/* A request that would rather move waits for so long: the slot that its session has just left may
+ * not be counted free yet. Nothing beside a cold prefill. */
+#define GRACE_MS     5
 
 static void on_timer(uv_timer_t *timer);
 
@@ -95,7 +98,8 @@ void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms)
 	struct waiter *at = &c->wait;
 
 	if (!at->waits) {
-		at->waits = true;
+		at->waits = at->soon = true;
+		at->since_ms = uv_now(&c->worker->loop);
 		at->worker = c->worker;
 		list_add_tail(&ww->mine, &at->mine);
 		if (!uv_is_active((uv_handle_t *)&ww->timer))
@@ -245,6 +249,14 @@ void wait_worker_run(struct worker *w)
 	mine_tell(w, false, tell_granted);
 }
 
+static void tell_soon(struct conn *c)
+{
+	if (!c->wait.soon || uv_now(&c->worker->loop) < c->wait.since_ms + GRACE_MS)
+		return;
+	c->wait.soon = false;
+	conn_on_review(c);
+}
+
 static void on_timer(uv_timer_t *timer)
 {
 	struct worker *w = timer->data;
@@ -253,6 +265,7 @@ static void on_timer(uv_timer_t *timer)
 	for (struct list *l = w->wait.mine.next; l != &w->wait.mine; l = l->next)
 		wait_kick(w->balancer, container_of(l, struct waiter, mine)->slot);
 	wait_worker_run(w);
+	mine_tell(w, true, tell_soon);
 	if (now_ms >= w->wait.review_ms) {
 		w->wait.review_ms = now_ms + REVIEW_MS;
 		mine_tell(w, true, conn_on_review);

@@ -25,7 +25,7 @@ struct balancer;
 struct conn;
 struct worker;
 
-/* A connection's place; all but the last three under the queues' lock. */
+/* A connection's place; all but the last four under the queues' lock. */
 struct waiter {
 	struct list link; /* in the server's queue */
 	struct worker *worker;
@@ -36,6 +36,7 @@ struct waiter {
 	bool go;      /* asked to move, if it can */
 	struct list mine; /* of its worker */
 	bool waits;	  /* in that list; the owner's thread only */
+	bool soon;	  /* to be decided anew GRACE_MS after since_ms */
 	uint64_t since_ms;
 };
 

@@ -72,6 +72,7 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	struct splice *sp = w->splice.splice;
 	struct kvpin_splice_conn *k;
 	uint32_t entry = UINT32_MAX;
+	uint64_t turn;
 	int device, err;
 
 	if (getsockname(fd, &local.sa, &local.len))
@@ -86,7 +87,10 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	}
 	entry = sp->free[--sp->nr_free];
 	k = &sp->kern.conns[entry];
+	/* Turns go on from one owner of the entry to the next. */
+	turn = (splice_word(k) + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN;
 	memset(k, 0, sizeof(*k));
+	k->word = turn;
 	k->serial = ++sp->serial;
 	k->role = role;
 	k->worker = w->index;
@@ -254,7 +258,7 @@ bool splice_within(struct conn *c)
 	struct upstream *u = c->current;
 	struct kvpin_splice_conn *kc, *ks;
 	struct tcp_probe client, server;
-	uint64_t word, received;
+	uint64_t word, taken, received;
 
 	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry || !answer_gate(c))
 		return false;
@@ -275,8 +279,10 @@ bool splice_within(struct conn *c)
 	describe_tcp(c, kc, ks, &client, &server);
 	kc->peer = u->splice.entry;
 	ks->peer = c->splice.sock.entry;
-	if (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_TAKEN, false,
-					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+	taken = (word & ~KVPIN_SPLICE_TURN) | ((word + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN) |
+		KVPIN_SPLICE_TAKEN;
+	if (!__atomic_compare_exchange_n(&ks->word, &word, taken, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST)) {
 		kc->peer = 0;
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_RACED);
 	}

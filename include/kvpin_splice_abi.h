@@ -54,6 +54,8 @@
 	X(RACED, "raced")		 /* a packet came while it was handed over */              \
 	X(ENDING, "ending")	  /* one of the peers half-closed, or a socket is closing */       \
 	X(OPTIONS, "tcp_options") /* the two connections' TCP options do not fit together */       \
+	X(SEGMENT,                                                                                 \
+	  "segment_size") /* the server may send more at once than the client's way takes */       \
 	/* given back early, by the program */                                                     \
 	X(BEHIND_END, "bytes_behind_answer") /* a packet with the end and more */                  \
 	X(MALFORMED, "malformed_chunks")                                                           \

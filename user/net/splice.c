@@ -185,6 +185,10 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
 	if (client->unsent)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
+	/* The way to the client has become narrower since the server was told. */
+	if (client->send_mss <= SEGMENT_BYTES_ANY &&
+	    server->told_mss > client->send_mss + OPTION_BYTES)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SEGMENT);
 	/* A client that agreed on timestamps may drop what has none (RFC 7323 3.2). */
 	if ((client->timestamps && !server->timestamps) || client->ecn != server->ecn)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);

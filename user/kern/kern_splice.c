@@ -95,7 +95,7 @@ static int on_record(void *ctx, void *data, size_t bytes)
 
 static int rings_make(struct kern_splice_private *priv, const struct kern_splice_params *p)
 {
-	char name[16];
+	char name[BPF_OBJ_NAME_LEN + 8];
 
 	for (uint32_t w = 0; w < p->workers; w++) {
 		snprintf(name, sizeof(name), "splice%u", w);

@@ -22,8 +22,6 @@
 
 /* TCP options of a full segment. */
 #define OPTION_BYTES 12
-/* Segments of that size fit every device but those that TCP knows to be smaller. */
-#define SEGMENT_BYTES_ANY 60000
 
 /* ---- sockets that the program knows ---- */
 
@@ -133,7 +131,10 @@ uint32_t splice_segment_bytes(const struct conn *c)
 {
 	struct tcp_probe p;
 
-	if (!c->splice.sock.entry || !tcp_probe(c->sock.fd, &p) || p.send_mss > SEGMENT_BYTES_ANY)
+	/* lo takes whatever TCP sends. */
+	if (!c->splice.sock.entry ||
+	    splice_kconn(c->worker, &c->splice.sock)->ifindex == DEVICE_LOOPBACK ||
+	    !tcp_probe(c->sock.fd, &p))
 		return 0;
 	return p.send_mss + (p.timestamps ? OPTION_BYTES : 0);
 }
@@ -186,7 +187,7 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 	if (client->unsent)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
 	/* The way to the client has become narrower since the server was told. */
-	if (client->send_mss <= SEGMENT_BYTES_ANY &&
+	if (splice_kconn(w, &c->splice.sock)->ifindex != DEVICE_LOOPBACK &&
 	    server->told_mss > client->send_mss + OPTION_BYTES)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SEGMENT);
 	/* A client that agreed on timestamps may drop what has none (RFC 7323 3.2). */

@@ -96,34 +96,45 @@ static __always_inline int is_taken(__u64 word)
 	return (word & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING)) == KVPIN_SPLICE_TAKEN;
 }
 
-/* The offset that counts if they do not. */
-static __always_inline __u32 off_by(const struct kvpin_splice_conn *x,
-				    const struct kvpin_splice_conn *u, __u64 word)
+/* ... and are they about to be given back? What comes in that moment, TCP sends again. */
+static __always_inline int is_giving(__u64 word)
 {
-	if ((word & KVPIN_SPLICE_TAKEN) && (word & KVPIN_SPLICE_GIVING))
-		return x->off_taken + (__u32)(u->end - u->to);
-	return x->off;
+	return (word & KVPIN_SPLICE_TAKEN) && (word & KVPIN_SPLICE_GIVING);
+}
+
+/* Does what was read of the description since `word` belong to that turn? */
+static __always_inline int still_taken(const struct kvpin_splice_conn *u, __u64 word)
+{
+	__u64 now = *(const volatile __u64 *)&u->word;
+
+	return !((now ^ word) & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_TURN));
 }
 
 /* ---- giving back ---- */
 
 /* Returns 1 for the one who does it, of the daemon and all CPUs. */
-static __always_inline int give_back(struct kvpin_splice_conn *u, struct kvpin_splice_conn *c)
+static __always_inline int giving_begin(struct kvpin_splice_conn *u, __u64 word)
 {
-	__u64 was = __sync_fetch_and_or(&u->word, KVPIN_SPLICE_GIVING);
-	__u32 past;
+	__u64 now;
 
-	if (!is_taken(was)) {
-		/* Too late: where the pair is not taken any more the bit means nothing. */
-		if (!(was & KVPIN_SPLICE_TAKEN))
-			__sync_fetch_and_and(&u->word, ~KVPIN_SPLICE_GIVING);
-		return 0;
+#pragma unroll
+	for (int i = 0; i < RAISE_TRIES; i++) {
+		now = *(volatile __u64 *)&u->word;
+		if (!is_taken(now) || ((now ^ word) & KVPIN_SPLICE_TURN))
+			return 0;
+		if (__sync_val_compare_and_swap(&u->word, now, now | KVPIN_SPLICE_GIVING) == now)
+			return 1;
 	}
-	past = u->end - u->to;
+	return 0;
+}
+
+static __always_inline void giving_end(struct kvpin_splice_conn *u, struct kvpin_splice_conn *c)
+{
+	__u32 past = u->end - u->to;
+
 	u->off = u->off_taken + past;
 	c->off = c->off_taken + past;
 	__sync_fetch_and_and(&u->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING));
-	return 1;
 }
 
 /* ---- packets of the client ---- */
@@ -163,7 +174,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 {
 	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
 	__u64 before, acked, progress = 0, word = 0, end;
-	int local, onward, done = 0, back = 0, verdict;
+	int local, onward, done, verdict;
 	struct kvpin_splice_conn *u = NULL;
 	struct tcp_head *h;
 	struct rewrite *r;
@@ -187,8 +198,10 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		u = bpf_map_lookup_elem(&splice_conns, &server);
 	if (u && u->peer == p->entry + 1)
 		word = u->word;
+	if (is_giving(word))
+		return TC_ACT_SHOT;
 	if (!u || !is_taken(word)) {
-		off = u ? off_by(c, u, word) : c->off;
+		off = c->off;
 		if (!off && !c->ts_off)
 			return TC_ACT_UNSPEC;
 		to_client_socket(r, p, c, off, p->ack);
@@ -206,33 +219,38 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_NO_FIN);
 	if (u->flags & KVPIN_SPLICE_CLIENT_FIN)
 		passed_fin = 1;
-	if (done)
-		back = give_back(u, c);
-	else if (fin && !(u->flags & KVPIN_SPLICE_NO_FIN))
+	if (done && !giving_begin(u, word)) {
+		/* Somebody else does it, or nobody got through: then the daemon will. */
+		splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
+		return TC_ACT_SHOT;
+	}
+	if (!done && fin && !(u->flags & KVPIN_SPLICE_NO_FIN))
 		pass_fin = WORD_FIN;
 	off = done ? c->off_taken + (__u32)(end - u->to) : c->off_taken;
 	local = p->len || fin || rst || done || before < u->to || (c->flags & KVPIN_SPLICE_PROBE);
-	onward = (!done || back) && (acked >= u->to || pass_fin || rst);
+	onward = done || acked >= u->to || pass_fin || rst;
 	if (!local && !onward)
 		local = 1;
 
 	if (local) {
 		/* The socket must not see more acknowledged than it has sent. */
 		to_client_socket(r, p, c, off, !done && acked > u->to ? (__u32)u->to : p->ack);
+		if (!still_taken(u, word))
+			return TC_ACT_SHOT;
 		packet_rewrite(skb, p, h, r);
 		__sync_fetch_and_and(&c->flags, ~KVPIN_SPLICE_PROBE);
-		if (!onward) {
-			/* Another CPU gives it back: it tells the daemon. */
+		if (!onward)
 			return TC_ACT_UNSPEC;
-		}
 		packet_copy_in(skb);
 	}
-	if (pass_fin || rst)
-		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
 	if (pass_fin)
 		passed_fin = 0;
 	clear = pass_fin ? WORD_PSH : WORD_FIN | WORD_PSH;
 	to_server(r, p, u, acked, passed_fin, clear);
+	if (!still_taken(u, word))
+		return TC_ACT_SHOT;
+	if (pass_fin || rst)
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
 	head_build(h, r);
 	head_address(h, u);
 	ts_passed(u, h, ms);
@@ -246,8 +264,10 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		verdict = packet_send(skb, u);
 	}
 	/* Last: the daemon may begin the next answer at once. */
-	if (back)
-		splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
+	if (!done)
+		return verdict;
+	giving_end(u, c);
+	splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
 	return verdict;
 }
 
@@ -272,8 +292,10 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 		u = bpf_map_lookup_elem(&splice_conns, &server);
 	if (u && u->peer == p->entry + 1)
 		word = u->word;
+	if (is_giving(word))
+		return TC_ACT_SHOT;
 	rewrite_begin(r, p);
-	if (u && is_taken(word)) {
+	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
 		if (p->bits & (WORD_FIN | WORD_RST))
 			return TC_ACT_SHOT;
@@ -288,7 +310,7 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 			r->seq = (__u32)c->sent;
 		}
 	} else {
-		off = u ? off_by(c, u, word) : c->off;
+		off = c->off;
 		r->seq = p->seq + off;
 		seq_raise(&c->sent, r->seq + p->len, c->acked);
 	}
@@ -354,14 +376,18 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	word = __sync_fetch_and_add(&u->word, 1);
 	client = u->peer - 1;
 	c = bpf_map_lookup_elem(&splice_conns, &client);
+	if (is_giving(word))
+		return TC_ACT_SHOT;
 	if (!c || !is_taken(word))
-		return server_in_back(skb, p, k, u, off_by(u, u, word));
+		return server_in_back(skb, p, k, u, u->off);
 
 	at = seq_near(u->received, p->seq);
 	p->at = at;
 	if (p->bits & WORD_RST) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);
+		if (!still_taken(u, word))
+			return TC_ACT_SHOT;
 		packet_rewrite(skb, p, h, r);
 		return TC_ACT_UNSPEC;
 	}
@@ -383,6 +409,8 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		__sync_fetch_and_and(&u->flags, ~KVPIN_SPLICE_PROBE);
 		/* Bytes that it has already had, and behind them perhaps the FIN. */
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken - p->len);
+		if (!still_taken(u, word))
+			return TC_ACT_SHOT;
 		packet_rewrite(skb, p, h, r);
 		if (!p->len)
 			return TC_ACT_UNSPEC;
@@ -399,6 +427,8 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	r->has_floor = c->has_ts & 2;
 	r->ts_floor = c->ts_out;
 	r->no_ts = u->flags & KVPIN_SPLICE_NO_TS;
+	if (!still_taken(u, word))
+		return TC_ACT_SHOT;
 	head_build(h, r);
 	head_address(h, c);
 	if (!r->no_ts)
@@ -422,6 +452,8 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 	h = &k->head;
 	r = &k->rewrite;
 	word = u->word;
+	if (is_giving(word))
+		return TC_ACT_SHOT;
 	rewrite_begin(r, p);
 	if (is_taken(word)) {
 		/* The client acknowledges; the socket only repeats itself, or probes. */
@@ -434,7 +466,7 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		}
 		r->ack = u->told_server;
 	} else {
-		off = off_by(u, u, word);
+		off = u->off;
 		seq_raise(&u->sent, p->seq + p->len, u->acked);
 		if (!u->received && (p->bits & WORD_ACK)) {
 			u->base = p->ack;

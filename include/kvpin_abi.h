@@ -11,7 +11,7 @@
 #include "kvpin_http_body.h"
 
 /* Maps of another version are never adopted. */
-#define KVPIN_ABI_VERSION 1
+#define KVPIN_ABI_VERSION 2
 
 #define KVPIN_BACKENDS_MAX     64
 #define KVPIN_BACKEND_NAME_MAX 32

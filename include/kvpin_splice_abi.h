@@ -16,12 +16,16 @@
 #define KVPIN_SPLICE_VERSION 1
 
 /*
- * The word of a connection to a server: two mode bits, below them a count of the packets that came
- * from the server, so that the daemon's compare-and-swap fails when one came in between.
+ * The word of a connection to a server: two mode bits, below them a number for each time that it
+ * was taken (the turn), and a count of the packets that came from the server, so that the daemon's
+ * compare-and-swap fails when one came in between.
  *
  *   no bit          the packets are the sockets', shifted by `off`
  *   TAKEN           answer and ACKs go past the sockets
- *   TAKEN + GIVING  somebody gives it back: nobody else may; packets are treated as if it were done
+ *   TAKEN + GIVING  somebody gives it back: nobody else may; packets are dropped, for a moment
+ *
+ * What describes an answer may be read while TAKEN, and counts if the word then still has TAKEN and
+ * the same turn: a CPU may be away for so long that the next answer has been taken meanwhile.
  *
  * no bit -> TAKEN            the daemon, by compare-and-swap
  * TAKEN -> TAKEN + GIVING    program (the packet with the client's ACK of the end) or daemon; who
@@ -29,6 +33,8 @@
  */
 #define KVPIN_SPLICE_TAKEN  (1ULL << 63)
 #define KVPIN_SPLICE_GIVING (1ULL << 62)
+#define KVPIN_SPLICE_TURN_1 (1ULL << 40)
+#define KVPIN_SPLICE_TURN   (KVPIN_SPLICE_GIVING - KVPIN_SPLICE_TURN_1)
 
 /* Marks a packet that the program has dealt with and that passes one of its hooks once more. */
 #define KVPIN_SPLICE_MARK 0x6b767370
@@ -48,6 +54,8 @@
 	X(RACED, "raced")		 /* a packet came while it was handed over */              \
 	X(ENDING, "ending")	  /* one of the peers half-closed, or a socket is closing */       \
 	X(OPTIONS, "tcp_options") /* the two connections' TCP options do not fit together */       \
+	X(SEGMENT,                                                                                 \
+	  "segment_size") /* the server may send more at once than the client's way takes */       \
 	/* given back early, by the program */                                                     \
 	X(BEHIND_END, "bytes_behind_answer") /* a packet with the end and more */                  \
 	X(MALFORMED, "malformed_chunks")                                                           \

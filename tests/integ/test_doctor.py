@@ -34,10 +34,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_root_may_relay_and_steer():
     code, text = doctor()
     lines = text.splitlines()
-    assert lines[-2:] == ["relay: yes", "steer: yes"], text
+    assert lines[-3:] == ["relay: yes", "steer: yes", "splice: yes"], text
     assert code == 0
     assert lines[0].split() == ["CHECK", "FOR", "RESULT", "MS", "DETAIL"]
-    assert {line.split()[0] for line in lines[1:-3]} >= CHECKS
+    assert {line.split()[0] for line in lines[1:-4]} >= CHECKS
 
 
 @needs_root
@@ -45,12 +45,12 @@ def test_json_has_every_check_and_both_paths():
     code, text = doctor("--json")
     data = json.loads(text)
     assert code == 0 and data["ok"] is True, text
-    assert data["paths"] == {"relay": {"available": True}, "steer": {"available": True}}
+    assert data["paths"] == {path: {"available": True} for path in ("relay", "steer", "splice")}
     rows = {row["name"]: row for row in data["checks"]}
     assert rows.keys() >= CHECKS
     for row in rows.values():
         assert row["result"] == "ok" and row["why"] and row["fix"] == "", row
-        assert row["needed_for"] in ("all", "steer", "info")
+        assert row["needed_for"] in ("all", "kernel", "steer", "splice", "info")
     assert sum(row["ms"] for row in rows.values()) < 5000
 
 
@@ -59,17 +59,19 @@ def test_nobody_may_relay_only_and_is_told_what_is_missing():
     code, text = doctor(user=NOBODY)
     lines = text.splitlines()
     assert code == 1
-    assert lines[-2] == "relay: yes"
-    assert lines[-1].startswith("steer: no: privileges: CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON are "
-                                "missing: "), text
-    assert "; fix: run as root" in lines[-1]
+    assert lines[-3] == "relay: yes"
+    for line, path in zip(lines[-2:], ("steer", "splice")):
+        assert line.startswith(f"{path}: no: privileges: CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON are "
+                               "missing: "), text
+        assert "; fix: run as root" in line
 
     code, text = doctor("--json", user=NOBODY)
     data = json.loads(text)
     assert code == 1 and data["ok"] is False
     assert data["paths"]["relay"] == {"available": True}
-    assert data["paths"]["steer"]["available"] is False
-    assert data["paths"]["steer"]["check"] == "privileges"
+    for path in "steer", "splice":
+        assert data["paths"][path]["available"] is False
+        assert data["paths"][path]["check"] == "privileges"
     results = {row["name"]: row["result"] for row in data["checks"]}
     assert results["privileges"] == "failed"
     assert results["redirect"] == results["programs"] == "skipped"
@@ -85,7 +87,7 @@ def test_three_capabilities_are_enough():
             KVPIN, "doctor"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("relay: yes\nsteer: yes\n")
+    assert done.stdout.endswith("relay: yes\nsteer: yes\nsplice: yes\n")
 
 
 @needs_root
@@ -94,9 +96,18 @@ def test_a_failed_check_makes_steer_unavailable_and_is_named(check):
     code, text = doctor(KVPIN_SELFTEST_FAIL=check)
     lines = text.splitlines()
     assert code == 1
-    assert lines[-2:] == ["relay: yes",
+    assert lines[-3:] == ["relay: yes",
                           f"steer: no: {check}: forced by KVPIN_SELFTEST_FAIL; "
-                          "fix: unset KVPIN_SELFTEST_FAIL"]
+                          "fix: unset KVPIN_SELFTEST_FAIL", "splice: yes"]
+
+
+@needs_root
+def test_a_failed_check_of_tc_makes_splice_unavailable():
+    code, text = doctor(KVPIN_SELFTEST_FAIL="tc")
+    assert code == 1
+    assert text.splitlines()[-2:] == ["steer: yes",
+                                      "splice: no: tc: forced by KVPIN_SELFTEST_FAIL; "
+                                      "fix: unset KVPIN_SELFTEST_FAIL"]
 
 
 def test_usage():

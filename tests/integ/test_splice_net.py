@@ -113,3 +113,17 @@ def test_lossy_wires(rig, start, splices, where, family):
         client.close()
     splice.wait(lambda: splice.status()["connections"] == 0, 60)
     splice.wait_idle()
+
+
+def test_a_way_that_became_narrow_is_not_spliced(rig, start, splices):
+    """A server on this host that was told of long segments, and a client whose path MTU shrank."""
+    splice, connect = topology(rig, start, splices, "client", 4)
+    client = connect()
+    use(client, 4, 5)
+    before = splice.taken()
+    assert before >= 4
+    device = next(d for d in splice.status()["splice_devices"] if d != "lo")
+    netrig.ip("link", "set", device, "mtu", "1000")
+    use(client, 4, 10)
+    assert splice.taken() <= before + 1
+    assert splice.status()["splice_refused"]["segment_size"] > 0

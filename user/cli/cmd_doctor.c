@@ -21,7 +21,9 @@ enum doctor_flag { FLAG_JSON = 256, FLAG_HELP };
 
 static const char *const need_names[] = {
 	[SELFTEST_FOR_ALL] = "all",
+	[SELFTEST_FOR_KERNEL] = "kernel",
 	[SELFTEST_FOR_STEER] = "steer",
+	[SELFTEST_FOR_SPLICE] = "splice",
 	[SELFTEST_FOR_INFO] = "info",
 };
 

@@ -31,9 +31,10 @@ static const struct check {
 } checks[] = {
 	{"loopback", selftest_loopback, SELFTEST_FOR_ALL, STAGE_SYSTEM, STAGE_SOCKETS},
 	{"kernel", selftest_kernel_version, SELFTEST_FOR_STEER, STAGE_SYSTEM, 0},
-	{"privileges", selftest_privileges, SELFTEST_FOR_STEER, STAGE_SYSTEM, STAGE_PRIVILEGED},
-	{"bpffs", selftest_bpffs, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, 0},
+	{"privileges", selftest_privileges, SELFTEST_FOR_KERNEL, STAGE_SYSTEM, STAGE_PRIVILEGED},
+	{"bpffs", selftest_bpffs, SELFTEST_FOR_KERNEL, STAGE_PRIVILEGED, 0},
 	{"btf", selftest_btf, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, 0},
+	{"tc", selftest_tc, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"programs", selftest_programs, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, STAGE_SOCKETS},
 	{"redirect", selftest_redirect, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
 	{"slow-target", selftest_slow_target, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
@@ -63,6 +64,7 @@ const char *const selftest_result_names[SELFTEST_RESULT_NR] = {
 const char *const selftest_path_names[SELFTEST_PATH_NR] = {
 	[SELFTEST_PATH_RELAY] = "relay",
 	[SELFTEST_PATH_STEER] = "steer",
+	[SELFTEST_PATH_SPLICE] = "splice",
 };
 
 void selftest_ok(struct selftest *t, const char *format, ...)
@@ -112,7 +114,9 @@ static void run_check(struct selftest_bench *b, const struct check *c, struct se
 static bool needed(enum selftest_need need, enum selftest_path path)
 {
 	return need == SELFTEST_FOR_ALL ||
-	       (need == SELFTEST_FOR_STEER && path == SELFTEST_PATH_STEER);
+	       (need == SELFTEST_FOR_KERNEL && path != SELFTEST_PATH_RELAY) ||
+	       (need == SELFTEST_FOR_STEER && path == SELFTEST_PATH_STEER) ||
+	       (need == SELFTEST_FOR_SPLICE && path == SELFTEST_PATH_SPLICE);
 }
 
 /* @until: the path whose first problem ends it; SELFTEST_PATH_NR: run all. */

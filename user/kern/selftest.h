@@ -24,12 +24,19 @@ enum selftest_result { SELFTEST_OK, SELFTEST_FAILED, SELFTEST_SKIPPED, SELFTEST_
 
 /* What cannot be used when a check is not OK. */
 enum selftest_need {
-	SELFTEST_FOR_ALL,   /* no data path at all */
-	SELFTEST_FOR_STEER, /* the steer path */
-	SELFTEST_FOR_INFO,  /* nothing: it only informs */
+	SELFTEST_FOR_ALL,    /* no data path at all */
+	SELFTEST_FOR_KERNEL, /* no path but the relay */
+	SELFTEST_FOR_STEER,  /* the steer path */
+	SELFTEST_FOR_SPLICE, /* the splice path */
+	SELFTEST_FOR_INFO,   /* nothing: it only informs */
 };
 
-enum selftest_path { SELFTEST_PATH_RELAY, SELFTEST_PATH_STEER, SELFTEST_PATH_NR };
+enum selftest_path {
+	SELFTEST_PATH_RELAY,
+	SELFTEST_PATH_STEER,
+	SELFTEST_PATH_SPLICE,
+	SELFTEST_PATH_NR
+};
 
 struct selftest {
 	const char *name;

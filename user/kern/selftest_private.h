@@ -56,6 +56,8 @@ typedef void selftest_check(struct selftest_bench *b, struct selftest *t);
 /* user/kern/selftest_system.c: what can be read without a program */
 selftest_check selftest_kernel_version, selftest_privileges, selftest_bpffs, selftest_btf;
 selftest_check selftest_unprivileged, selftest_cpus, selftest_libbpf;
+/* user/kern/selftest_splice.c */
+selftest_check selftest_tc;
 /* user/kern/selftest_link.c */
 selftest_check selftest_loopback, selftest_programs, selftest_sockmap_link;
 /* user/kern/selftest_flow.c: how bytes move */

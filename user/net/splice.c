@@ -22,8 +22,6 @@
 
 /* TCP options of a full segment. */
 #define OPTION_BYTES 12
-/* Segments of that size fit every device but those that TCP knows to be smaller. */
-#define SEGMENT_BYTES_ANY 60000
 
 /* ---- sockets that the program knows ---- */
 
@@ -72,6 +70,7 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	struct splice *sp = w->splice.splice;
 	struct kvpin_splice_conn *k;
 	uint32_t entry = UINT32_MAX;
+	uint64_t turn;
 	int device, err;
 
 	if (getsockname(fd, &local.sa, &local.len))
@@ -86,7 +85,10 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	}
 	entry = sp->free[--sp->nr_free];
 	k = &sp->kern.conns[entry];
+	/* Turns go on from one owner of the entry to the next. */
+	turn = (splice_word(k) + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN;
 	memset(k, 0, sizeof(*k));
+	k->word = turn;
 	k->serial = ++sp->serial;
 	k->role = role;
 	k->worker = w->index;
@@ -129,7 +131,10 @@ uint32_t splice_segment_bytes(const struct conn *c)
 {
 	struct tcp_probe p;
 
-	if (!c->splice.sock.entry || !tcp_probe(c->sock.fd, &p) || p.send_mss > SEGMENT_BYTES_ANY)
+	/* lo takes whatever TCP sends. */
+	if (!c->splice.sock.entry ||
+	    splice_kconn(c->worker, &c->splice.sock)->ifindex == DEVICE_LOOPBACK ||
+	    !tcp_probe(c->sock.fd, &p))
 		return 0;
 	return p.send_mss + (p.timestamps ? OPTION_BYTES : 0);
 }
@@ -181,6 +186,10 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
 	if (client->unsent)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
+	/* The way to the client has become narrower since the server was told. */
+	if (splice_kconn(w, &c->splice.sock)->ifindex != DEVICE_LOOPBACK &&
+	    server->told_mss > client->send_mss + OPTION_BYTES)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SEGMENT);
 	/* A client that agreed on timestamps may drop what has none (RFC 7323 3.2). */
 	if ((client->timestamps && !server->timestamps) || client->ecn != server->ecn)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);
@@ -254,7 +263,7 @@ bool splice_within(struct conn *c)
 	struct upstream *u = c->current;
 	struct kvpin_splice_conn *kc, *ks;
 	struct tcp_probe client, server;
-	uint64_t word, received;
+	uint64_t word, taken, received;
 
 	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry || !answer_gate(c))
 		return false;
@@ -275,8 +284,10 @@ bool splice_within(struct conn *c)
 	describe_tcp(c, kc, ks, &client, &server);
 	kc->peer = u->splice.entry;
 	ks->peer = c->splice.sock.entry;
-	if (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_TAKEN, false,
-					 __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+	taken = (word & ~KVPIN_SPLICE_TURN) | ((word + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN) |
+		KVPIN_SPLICE_TAKEN;
+	if (!__atomic_compare_exchange_n(&ks->word, &word, taken, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST)) {
 		kc->peer = 0;
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_RACED);
 	}

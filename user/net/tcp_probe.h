@@ -11,11 +11,12 @@ enum tcp_probe_state { TCP_PROBE_ESTABLISHED, TCP_PROBE_CLOSING, TCP_PROBE_CLOSE
 /* One snapshot, taken under the socket's lock (tcp_get_info()). */
 struct tcp_probe {
 	enum tcp_probe_state state;
-	uint64_t received;		     /* bytes that arrived in order, read or not */
-	uint64_t accepted;		     /* bytes taken for sending, sent or not */
-	uint32_t unsent;		     /* ... of those, not yet sent */
-	uint32_t unacked;		     /* segments sent and not yet acknowledged */
-	uint32_t send_mss;		     /* bytes that a segment to the peer can have */
+	uint64_t received; /* bytes that arrived in order, read or not */
+	uint64_t accepted; /* bytes taken for sending, sent or not */
+	uint32_t unsent;   /* ... of those, not yet sent */
+	uint32_t unacked;  /* segments sent and not yet acknowledged */
+	uint32_t send_mss; /* bytes that a segment to the peer can have */
+	uint32_t told_mss; /* ... that the peer was told for the other way, options included */
 	uint8_t send_wscale, receive_wscale; /* shifts of the window fields */
 	bool timestamps, sack, ecn;	     /* agreed on */
 };

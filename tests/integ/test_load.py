@@ -105,7 +105,8 @@ def test_memory_and_descriptors_do_not_grow_from_wave_to_wave(start):
     if not SANITIZED:
         assert data[4] - data[0] < 1024, data
         assert rss[4] - rss[0] < 6 * 1024, rss
-        assert rss[4] < 64 * 1024, rss
+        # The kernel paths' arrays are mapped: they count where they were touched.
+        assert rss[4] < (64 if kvpin.path == "relay" else 96) * 1024, rss
 
 
 def churn(kvpin, seed, count, problems):

@@ -23,6 +23,7 @@
 #define CLOSE_BATCH	  50
 #define CLOSE_BYTES	  20000
 /* Other processes' sockets come and go in the same numbers: a leak shows twice, and in bulk. */
+#define CLOSE_TRIES 8
 #define CLOSE_LEAK    5
 #define CLOSE_WAIT_MS 60
 
@@ -232,18 +233,20 @@ static int close_many(struct selftest_bench *b, struct selftest *t)
 
 void selftest_close(struct selftest_bench *b, struct selftest *t)
 {
-	int left, again;
+	int least = CLOSE_CONNECTIONS, left;
 
 	bench_sweep(b);
-	left = close_many(b, t);
-	if (left < 0)
-		return;
-	again = left < CLOSE_LEAK ? 0 : close_many(b, t);
-	if (again < 0)
-		return;
-	if (again >= CLOSE_LEAK)
-		selftest_fail(t, SELFTEST_NEWER, "%d and %d sockets leaked of %d connections each",
-			      left, again, CLOSE_CONNECTIONS);
+	/* The host's other sockets come and go meanwhile: a leak shows every time. */
+	for (int i = 0; i < CLOSE_TRIES && least >= CLOSE_LEAK && bench_more_time(b); i++) {
+		left = close_many(b, t);
+		if (left < 0)
+			return;
+		if (left < least)
+			least = left;
+	}
+	if (least >= CLOSE_LEAK)
+		selftest_fail(t, SELFTEST_NEWER, "at least %d sockets leaked of %d connections",
+			      least, CLOSE_CONNECTIONS);
 	else
 		selftest_ok(t,
 			    "%d connections ended by FIN and RST with bytes under way: none "

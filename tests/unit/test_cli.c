@@ -462,7 +462,8 @@ static void reads_print_tables(void **state)
 			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
 			     "\"path_in_use\":\"steer\",\"workers\":2,"
 			     "\"connections\":3,\"sessions\":4,\"requests_relay\":5,"
-			     "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_taken_back\":7,"
+			     "\"requests_steer\":60,\"requests_splice\":600,"
+			     "\"path_handed_over\":8,\"path_taken_back\":7,"
 			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
 			     "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
 			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",

@@ -332,7 +332,8 @@ static void every_series_is_there_from_the_start(void **state)
 	assert_int_equal(count(page, "kvpin_token_gap_seconds_count{"), 2);
 	assert_int_equal(count(page, "kvpin_http_errors_total{"), KVPIN_HTTP_NR - 1);
 	assert_int_equal(count(page, "kvpin_session_moves_total{"), 3);
-	assert_int_equal(count(page, "kvpin_path_refused_total{"), KVPIN_REFUSED_NR - 1 + KVPIN_SPLICE_REFUSED_NR);
+	assert_int_equal(count(page, "kvpin_path_refused_total{"),
+			 KVPIN_REFUSED_NR - 1 + KVPIN_SPLICE_REFUSED_NR);
 	assert_int_equal(count(page, "kvpin_path_available{"), STAT_PATH_NR);
 	assert_int_equal(count(page, "kvpin_path_handovers_total{"), 4);
 	while ((line = strsep(&rest, "\n")))

@@ -154,7 +154,8 @@ static json_t *devices_json(const struct balancer *b)
 	for (unsigned int i = 0; b->splice && i < splice_kern(b->splice)->devices.nr; i++) {
 		int ifindex = splice_kern(b->splice)->devices.ifindex[i];
 
-		json_array_append_new(list, json_string(if_indextoname(ifindex, name) ? name : "gone"));
+		json_array_append_new(list,
+				      json_string(if_indextoname(ifindex, name) ? name : "gone"));
 	}
 	return list;
 }

@@ -344,6 +344,19 @@ def test_a_drain_lets_a_stream_end(start, splices):
     assert splice.kvpin.wait(10) == 0
 
 
+def test_a_stop_breaks_a_stream(start, splices):
+    """The deadline of a drain: never a clean end in the middle of an answer."""
+    splice = splices(start.sims(1, "uvicorn"), "--drain", "100ms")
+    client = start.client(splice.kvpin)
+    client.send(request("/sse/1000/5000/150", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    splice.kvpin.kill(signal.SIGTERM)
+    assert client.ended() == "rst"
+    assert not client.buf.endswith(b"0\r\n\r\n")
+    assert splice.kvpin.wait(10) == 0
+
+
 def test_tokens_and_bytes_are_counted(start, splices):
     splice = splices(start.sims(1, "uvicorn"))
     client = start.client(splice.kvpin)

@@ -458,20 +458,22 @@ static void reads_print_tables(void **state)
 	static char out[OUT_MAX], err[OUT_MAX];
 	char request[256];
 
-	assert_int_equal(ask("status", "200 OK",
-			     "{\"version\":\"1\",\"pid\":7,\"uptime_s\":3725.5,\"draining\":false,"
-			     "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
-			     "\"path_in_use\":\"steer\",\"workers\":2,"
-			     "\"connections\":3,\"sessions\":4,"
-			     "\"keys\":{\"header\":9,\"json\":1},"
-			     "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
-			     "\"requests_relay\":5,"
-			     "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_taken_back\":7,"
-			     "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
-			     "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
-			     "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
-			     request, out, err),
-			 CLI_OK);
+	assert_int_equal(
+		ask("status", "200 OK",
+		    "{\"version\":\"1\",\"pid\":7,\"uptime_s\":3725.5,\"draining\":false,"
+		    "\"listen\":[\"a:1\",\"b:2\"],\"path\":\"auto\","
+		    "\"path_in_use\":\"steer\",\"workers\":2,"
+		    "\"connections\":3,\"sessions\":4,"
+		    "\"keys\":{\"header\":9,\"json\":1},"
+		    "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
+		    "\"requests_relay\":5,"
+		    "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_"
+		    "taken_back\":7,"
+		    "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
+		    "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
+		    "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
+		    request, out, err),
+		CLI_OK);
 	assert_string_equal(request, "GET /v1/status HTTP/1.1");
 	assert_string_equal(out, "version           1\n"
 				 "pid               7\n"

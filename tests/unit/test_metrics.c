@@ -337,7 +337,8 @@ static void every_series_is_there_from_the_start(void **state)
 	assert_int_equal(count(page, "kvpin_prefix_requests_total{"), 3);
 	assert_int_equal(count(page, "kvpin_forced_disturb_total{"), 2);
 	assert_line(page, "kvpin_prefix_nodes 0");
-	assert_int_equal(count(page, "kvpin_path_refused_total{"), KVPIN_REFUSED_NR - 1 + KVPIN_SPLICE_REFUSED_NR);
+	assert_int_equal(count(page, "kvpin_path_refused_total{"),
+			 KVPIN_REFUSED_NR - 1 + KVPIN_SPLICE_REFUSED_NR);
 	assert_int_equal(count(page, "kvpin_path_available{"), STAT_PATH_NR);
 	assert_int_equal(count(page, "kvpin_path_handovers_total{"), 4);
 	while ((line = strsep(&rest, "\n")))

@@ -33,7 +33,7 @@ struct splice_pins {
 	char parent[PATH_MAX];
 	char name[SPLICE_PINS_NAME_MAX];
 	char temp[SPLICE_PINS_NAME_MAX + 32]; /* its name until it is complete */
-	int parent_fd, dir_fd;		 /* -1: none */
+	int parent_fd, dir_fd;		      /* -1: none */
 	bool published;
 	uid_t uid; /* who gets the pins; 0: whoever makes them */
 	gid_t gid;

@@ -33,6 +33,11 @@ def refusal_names():
 REFUSALS = refusal_names()
 
 
+def abi_version():
+    with open(os.path.join(ROOT, "include", "kvpin_abi.h")) as f:
+        return int(re.search(r"#define KVPIN_ABI_VERSION (\d+)", f.read()).group(1))
+
+
 class Kernel:
     """The maps of one kvpin, by bpftool; the words of its connections by mmap()."""
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from steer_help import VERIFY, answer_of, owners, request, steered_client, wait_until
+from steer_help import VERIFY, abi_version, answer_of, owners, request, steered_client, wait_until
 
 pytestmark = pytest.mark.steer_only
 
@@ -72,7 +72,7 @@ def test_the_maps_show_the_sessions_and_servers_that_the_commands_show(start, ke
     assert {b["name"]: b["requests_steer"] for b in backends} == {
         name: row["requests"] for name, row in steer.counters().items()}
     config = steer.config()
-    assert (config["version"], config["pid"]) == (1, steer.kvpin.pid)
+    assert (config["version"], config["pid"]) == (abi_version(), steer.kvpin.pid)
 
 
 def test_a_pin_that_moves_moves_in_the_kernels_map_too(start, kernel):
@@ -190,7 +190,7 @@ def test_maps_of_another_version_are_replaced_and_not_adopted(start, kernel):
     other = again(start, kernel, sims, steer)
     assert "sessions of another version are not adopted" in other.kvpin.output()
     assert pins_of(other) == {} == other.sessions()
-    assert other.config()["version"] == 1
+    assert other.config()["version"] == abi_version()
     client = steered_client(start, other, "s0")
     with other.steers(1):
         client.send(request("/json", "s0"))

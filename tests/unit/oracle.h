@@ -4,6 +4,7 @@
 #ifndef UNIT_ORACLE_H
 #define UNIT_ORACLE_H
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,11 +29,26 @@ static inline uint64_t oracle_number(void)
 {
 	const char *w = oracle_word();
 	char *end;
-	uint64_t n = strtoull(w, &end, 10);
+	uint64_t n;
 
-	if (*end)
+	errno = 0;
+	n = strtoull(w, &end, 10);
+	if (errno || *end)
 		fail_msg("the oracle says %s, not a number", w);
 	return n;
+}
+
+/* The next word's place among @names. */
+static inline uint32_t oracle_index(const char *const *names, uint32_t nr)
+{
+	const char *w = oracle_word();
+	uint32_t i;
+
+	for (i = 0; i < nr && strcmp(names[i], w); i++)
+		;
+	if (i == nr)
+		fail_msg("the oracle says %s", w);
+	return i;
 }
 
 /* Hex digits, or "-" for nothing; returns the number of bytes. */

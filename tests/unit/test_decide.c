@@ -12,13 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 #include <cmocka.h>
 
 #include "core/decide.h"
 #include "kvpin_key.h"
+#include "oracle.h"
 
 #define NOBODY SESSION_NO_BACKEND
 
@@ -736,29 +735,6 @@ static void reason_names_are_metric_labels(void **state)
 #define ORACLE	       "tests/unit/decide_oracle.py"
 #define ORACLE_CASES   8000
 #define ORACLE_SEED    20240607
-#define ORACLE_MISSING 77
-
-static char *words; /* what is left of the line */
-
-static const char *word(void)
-{
-	char *w = strsep(&words, " \n");
-
-	if (!w || !*w)
-		fail_msg("the oracle's line ends early");
-	return w;
-}
-
-static uint64_t number(void)
-{
-	const char *w = word();
-	char *end;
-	uint64_t n = strtoull(w, &end, 10);
-
-	if (*end)
-		fail_msg("the oracle says %s, not a number", w);
-	return n;
-}
 
 static void assert_close(double is, double should)
 {
@@ -767,20 +743,9 @@ static void assert_close(double is, double should)
 		fail_msg("%a instead of %a", is, should);
 }
 
-static uint32_t index_of(const char *const *names, uint32_t nr, const char *name)
-{
-	uint32_t i;
-
-	for (i = 0; i < nr; i++)
-		if (!strcmp(names[i], name))
-			return i;
-	fail_msg("the oracle says %s", name);
-	return nr;
-}
-
 static void read_key(void)
 {
-	const char *hex = word();
+	const char *hex = oracle_word();
 	size_t len = strlen(hex) / 2, i;
 	__u8 key[512];
 
@@ -791,43 +756,46 @@ static void read_key(void)
 		key[i] = (__u8)byte;
 	}
 	in.session = kvpin_key_hash(key, len);
-	assert_true(in.session == number());
+	assert_true(in.session == oracle_number());
 }
 
-static void read_case(void)
+static void read_case(const char *placed)
 {
 	uint32_t i;
 
 	begin(NULL);
-	in.placement = index_of(placement_names, PLACEMENT_NR, word());
-	in.keyed = number();
+	for (i = 0; i < PLACEMENT_NR && strcmp(placement_names[i], placed); i++)
+		;
+	assert_true(i < PLACEMENT_NR);
+	in.placement = i;
+	in.keyed = oracle_number();
 	read_key();
-	in.turn = number();
-	in.excluded = number();
-	in.avoided = number();
-	in.pin = (uint32_t)number();
-	in.nr_views = (uint32_t)number();
+	in.turn = oracle_number();
+	in.excluded = oracle_number();
+	in.avoided = oracle_number();
+	in.pin = (uint32_t)oracle_number();
+	in.nr_views = (uint32_t)oracle_number();
 	for (i = 0; i < in.nr_views; i++) {
 		struct backend_view *v = &in.view[i];
 		const char *name;
 
-		v->id = (uint32_t)number();
-		v->state = (uint32_t)number();
-		v->weight = (uint32_t)number();
-		v->inflight = (uint32_t)number();
-		v->sessions = (uint32_t)number();
-		name = word();
+		v->id = (uint32_t)oracle_number();
+		v->state = (uint32_t)oracle_number();
+		v->weight = (uint32_t)oracle_number();
+		v->inflight = (uint32_t)oracle_number();
+		v->sessions = (uint32_t)oracle_number();
+		name = oracle_word();
 		v->name = name;
 		v->name_hash = XXH64(name, strlen(name), 0);
-		assert_true(v->name_hash == number());
-		in.prefix.depth[v->id] = (uint32_t)number();
-		in.prefix.weight[v->id] = strtod(word(), NULL);
+		assert_true(v->name_hash == oracle_number());
+		in.prefix.depth[v->id] = (uint32_t)oracle_number();
+		in.prefix.weight[v->id] = strtod(oracle_word(), NULL);
 	}
-	in.prefix.windows = (uint32_t)number();
-	in.prefix.shared = (uint32_t)number();
-	in.prefix.min_match = strtod(word(), NULL);
-	in.prefix.guard_abs = (uint32_t)number();
-	in.prefix.guard_rel = strtod(word(), NULL);
+	in.prefix.windows = (uint32_t)oracle_number();
+	in.prefix.shared = (uint32_t)oracle_number();
+	in.prefix.min_match = strtod(oracle_word(), NULL);
+	in.prefix.guard_abs = (uint32_t)oracle_number();
+	in.prefix.guard_rel = strtod(oracle_word(), NULL);
 }
 
 static void compare_decision(void)
@@ -835,64 +803,44 @@ static void compare_decision(void)
 	uint32_t i;
 
 	decided();
-	assert_int_equal(out.backend, number());
-	assert_int_equal(out.reason, index_of(decide_reason_names, DECIDE_REASON_NR, word()));
-	assert_int_equal(out.disturbed, number());
-	assert_int_equal(out.nr_candidates, number());
+	assert_int_equal(out.backend, oracle_number());
+	assert_int_equal(out.reason, oracle_index(decide_reason_names, DECIDE_REASON_NR));
+	assert_int_equal(out.disturbed, oracle_number());
+	assert_int_equal(out.nr_candidates, oracle_number());
 	for (i = 0; i < out.nr_candidates; i++) {
-		assert_int_equal(out.candidate[i].id, number());
-		assert_close(out.candidate[i].sessions_by_weight, strtod(word(), NULL));
-		assert_close(out.candidate[i].inflight_by_weight, strtod(word(), NULL));
-		assert_close(out.candidate[i].rendezvous, strtod(word(), NULL));
+		assert_int_equal(out.candidate[i].id, oracle_number());
+		assert_close(out.candidate[i].sessions_by_weight, strtod(oracle_word(), NULL));
+		assert_close(out.candidate[i].inflight_by_weight, strtod(oracle_word(), NULL));
+		assert_close(out.candidate[i].rendezvous, strtod(oracle_word(), NULL));
 	}
 }
 
-/* The repository's root is somewhere above the test program. */
-static void find_oracle(char *path, size_t bytes)
-{
-	ssize_t n = readlink("/proc/self/exe", path, bytes - sizeof("/" ORACLE));
+static uint32_t reasons_seen[DECIDE_REASON_NR];
 
-	assert_true(n > 0);
-	path[n] = 0;
-	while (strrchr(path, '/')) {
-		strcpy(strrchr(path, '/'), "/" ORACLE);
-		if (!access(path, R_OK))
-			return;
-		path[strlen(path) - strlen("/" ORACLE)] = 0;
-	}
-	fail_msg("%s is not there", ORACLE);
+static void compare_line(const char *first)
+{
+	read_case(first);
+	compare_decision();
+	reasons_seen[out.reason]++;
 }
 
 static void thousands_of_random_cases_agree_with_the_oracle(void **state)
 {
-	char path[4096], command[4200], *line = NULL;
-	uint32_t cases = 0, seen[DECIDE_REASON_NR] = {0}, i;
-	size_t room = 0;
-	FILE *oracle;
-	int status;
+	char args[32];
+	uint32_t i;
+	long cases;
 
-	find_oracle(path, sizeof(path));
-	snprintf(command, sizeof(command), "/usr/bin/python3 '%s' %d %d", path, ORACLE_SEED,
-		 ORACLE_CASES);
-	oracle = popen(command, "r");
-	assert_non_null(oracle);
-	for (; getline(&line, &room, oracle) > 0; cases++) {
-		words = line;
-		read_case();
-		compare_decision();
-		seen[out.reason]++;
-	}
-	free(line);
-	status = pclose(oracle);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == ORACLE_MISSING) {
+	snprintf(args, sizeof(args), "%d %d", ORACLE_SEED, ORACLE_CASES);
+	memset(reasons_seen, 0, sizeof(reasons_seen));
+	cases = oracle_run("decide_oracle.py", args, compare_line);
+	if (cases < 0) {
 		print_message("[ SKIP     ] python3-xxhash is not installed\n");
 		skip();
 	}
-	assert_int_equal(status, 0);
 	assert_int_equal(cases, ORACLE_CASES);
 	/* The guard's reasons are tests/unit/test_guard.c's. */
 	for (i = 0; i < DECIDE_REASON_NR; i++)
-		assert_true(seen[i] >= 50 || i == DECIDE_CONTROL || i == DECIDE_MOVED_DRAIN ||
+		assert_true(reasons_seen[i] >= 50 || i == DECIDE_CONTROL || i == DECIDE_MOVED_DRAIN ||
 			    i == DECIDE_MOVED_BUSY || i == DECIDE_MOVED_GUARD);
 }
 

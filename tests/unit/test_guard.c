@@ -13,19 +13,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "core/decide.h"
 #include "core/pressure.h"
 #include "core/report.h"
+#include "oracle.h"
 
 #define ORACLE	       "tests/unit/guard_oracle.py"
 #define ORACLE_SEED    20261121
 #define ORACLE_CASES   4000
-#define ORACLE_MISSING 77
 #define NOBODY	       SESSION_NO_BACKEND
 #define TEST(name)     cmocka_unit_test_setup(name, begin)
 
@@ -263,61 +261,27 @@ static void a_mean_reaches_its_samples_from_both_sides(void **state)
 
 /* ---- the oracle ---- */
 
-static char *words;
-
-static const char *word(void)
-{
-	const char *w;
-
-	do
-		w = strsep(&words, " \n");
-	while (w && !*w);
-	assert_non_null(w);
-	return w;
-}
-
-static uint64_t number(void)
-{
-	const char *w = word();
-	char *end;
-	uint64_t n;
-
-	errno = 0;
-	n = strtoull(w, &end, 10);
-	assert_true(!errno && !*end);
-	return n;
-}
-
-static uint32_t index_of(const char *const *names, uint32_t nr, const char *name)
-{
-	for (uint32_t i = 0; i < nr; i++)
-		if (!strcmp(names[i], name))
-			return i;
-	fail_msg("the oracle says %s", name);
-	return nr;
-}
-
 static void compare_wait(void)
 {
 	uint32_t a[4];
 
 	for (int i = 0; i < 4; i++)
-		a[i] = (uint32_t)number();
-	assert_int_equal(guard_wait_ms(a[0], a[1], a[2], a[3]), number());
+		a[i] = (uint32_t)oracle_number();
+	assert_int_equal(guard_wait_ms(a[0], a[1], a[2], a[3]), oracle_number());
 }
 
 static void compare_cold(void)
 {
-	uint64_t bytes = number(), rate = number();
+	uint64_t bytes = oracle_number(), rate = oracle_number();
 
-	assert_int_equal(guard_cold_ms(bytes, rate), number());
+	assert_int_equal(guard_cold_ms(bytes, rate), oracle_number());
 }
 
 static void compare_rate(void)
 {
-	uint64_t bytes = number(), ns = number();
+	uint64_t bytes = oracle_number(), ns = oracle_number();
 
-	assert_int_equal(guard_rate_sample(bytes, ns), number());
+	assert_int_equal(guard_rate_sample(bytes, ns), oracle_number());
 }
 
 static uint32_t turns_seen[GUARD_TURN_NR], verdicts_seen[GUARD_VERDICT_NR],
@@ -329,10 +293,10 @@ static void compare_turn(void)
 	enum guard_turn turn;
 
 	for (int i = 0; i < 5; i++)
-		a[i] = number();
+		a[i] = oracle_number();
 	turn = guard_classify(a[0], a[1], a[2], a[3], a[4], &again);
-	assert_string_equal(guard_turn_names[turn], word());
-	assert_int_equal(again, number());
+	assert_string_equal(guard_turn_names[turn], oracle_word());
+	assert_int_equal(again, oracle_number());
 	turns_seen[turn]++;
 }
 
@@ -341,82 +305,82 @@ static void compare_over(void)
 	uint32_t a[4];
 
 	for (int i = 0; i < 4; i++)
-		a[i] = (uint32_t)number();
-	assert_int_equal(guard_over_threshold(a[0], a[1], a[2], a[3]), number());
+		a[i] = (uint32_t)oracle_number();
+	assert_int_equal(guard_over_threshold(a[0], a[1], a[2], a[3]), oracle_number());
 }
 
 static void compare_arm(void)
 {
-	uint64_t session = number(), milli = number();
+	uint64_t session = oracle_number(), milli = oracle_number();
 
-	assert_int_equal(guard_control(session, (uint32_t)milli), number());
+	assert_int_equal(guard_control(session, (uint32_t)milli), oracle_number());
 }
 
 static void compare_full(void)
 {
-	struct guard_full f = {.busy = index_of(guard_busy_names, GUARD_BUSY_NR, word())};
+	struct guard_full f = {.busy = oracle_index(guard_busy_names, GUARD_BUSY_NR)};
 	enum guard_verdict verdict;
 
-	f.elsewhere = number();
-	f.stay_ms = (uint32_t)number();
-	f.go_ms = (uint32_t)number();
-	f.cheapest_ms = (uint32_t)number();
-	f.room = number();
-	f.fresh = number();
-	f.waited = number();
-	f.go = number();
+	f.elsewhere = oracle_number();
+	f.stay_ms = (uint32_t)oracle_number();
+	f.go_ms = (uint32_t)oracle_number();
+	f.cheapest_ms = (uint32_t)oracle_number();
+	f.room = oracle_number();
+	f.fresh = oracle_number();
+	f.waited = oracle_number();
+	f.go = oracle_number();
 	verdict = guard_full(&f);
-	assert_string_equal(guard_verdict_names[verdict], word());
+	assert_string_equal(guard_verdict_names[verdict], oracle_word());
 	verdicts_seen[verdict]++;
 }
 
 static void read_view(struct backend_view *v)
 {
-	*v = (struct backend_view){.id = (uint32_t)number()};
-	v->state = (uint32_t)number();
-	v->weight = (uint32_t)number();
-	v->inflight = (uint32_t)number();
-	v->sessions = (uint32_t)number();
-	v->name_hash = number();
-	v->slots = (uint32_t)number();
-	v->queued = (uint32_t)number();
-	v->cheapest_ms = (uint32_t)number();
-	v->exchange_ms = (uint32_t)number();
-	v->rate = number();
-	v->drain_idle_ms = (uint32_t)number();
-	v->draining = number();
-	v->drained = number();
+	*v = (struct backend_view){.id = (uint32_t)oracle_number()};
+	v->state = (uint32_t)oracle_number();
+	v->weight = (uint32_t)oracle_number();
+	v->inflight = (uint32_t)oracle_number();
+	v->sessions = (uint32_t)oracle_number();
+	v->name_hash = oracle_number();
+	v->slots = (uint32_t)oracle_number();
+	v->queued = (uint32_t)oracle_number();
+	v->cheapest_ms = (uint32_t)oracle_number();
+	v->exchange_ms = (uint32_t)oracle_number();
+	v->rate = oracle_number();
+	v->drain_idle_ms = (uint32_t)oracle_number();
+	v->draining = oracle_number();
+	v->drained = oracle_number();
 }
 
 static void compare_decide(void)
 {
-	in = (struct decide_input){.placement = index_of(placement_names, PLACEMENT_NR, word())};
-	in.keyed = number();
-	in.session = number();
-	in.turn = number();
-	in.excluded = number();
-	in.pin = (uint32_t)number();
-	in.guard.busy = index_of(guard_busy_names, GUARD_BUSY_NR, word());
-	in.guard.queue = (uint32_t)number();
-	in.guard.abs = (uint32_t)number();
-	in.guard.rel_milli = (uint32_t)number();
-	in.guard.context = number();
-	in.guard.cold = number();
-	in.guard.idle_ms = (uint32_t)number();
-	in.guard.fresh = number();
-	in.guard.waited = number();
-	in.guard.go = number();
-	in.guard.control = number();
-	in.nr_views = (uint32_t)number();
+	in = (struct decide_input){.placement = oracle_index(placement_names, PLACEMENT_NR)};
+	in.keyed = oracle_number();
+	in.session = oracle_number();
+	in.turn = oracle_number();
+	in.excluded = oracle_number();
+	in.pin = (uint32_t)oracle_number();
+	in.guard.busy = oracle_index(guard_busy_names, GUARD_BUSY_NR);
+	in.guard.queue = (uint32_t)oracle_number();
+	in.guard.abs = (uint32_t)oracle_number();
+	in.guard.rel_milli = (uint32_t)oracle_number();
+	in.guard.context = oracle_number();
+	in.guard.cold = oracle_number();
+	in.guard.idle_ms = (uint32_t)oracle_number();
+	in.guard.fresh = oracle_number();
+	in.guard.waited = oracle_number();
+	in.guard.go = oracle_number();
+	in.guard.control = oracle_number();
+	in.nr_views = (uint32_t)oracle_number();
 	for (uint32_t i = 0; i < in.nr_views; i++)
 		read_view(&in.view[i]);
 	memset(&out, 0xa5, sizeof(out));
 	decide(&in, &out);
-	assert_int_equal(out.backend, number());
-	assert_string_equal(decide_reason_names[out.reason], word());
-	assert_string_equal(guard_verdict_names[out.guard], word());
-	assert_int_equal(out.stay_ms, number());
-	assert_int_equal(out.go_ms, number());
+	assert_int_equal(out.backend, oracle_number());
+	assert_string_equal(decide_reason_names[out.reason], oracle_word());
+	assert_string_equal(guard_verdict_names[out.guard], oracle_word());
+	assert_int_equal(out.stay_ms, oracle_number());
+	assert_int_equal(out.go_ms, oracle_number());
 	decisions_seen[out.guard]++;
 	reasons_seen[out.reason]++;
 }
@@ -432,12 +396,8 @@ static const struct {
 
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-static void compare_line(char *line)
+static void compare_line(const char *kind)
 {
-	const char *kind;
-
-	words = line;
-	kind = word();
 	for (size_t i = 0; i < KINDS; i++)
 		if (!strcmp(kind, kinds[i].name)) {
 			kinds[i].compare();
@@ -446,44 +406,17 @@ static void compare_line(char *line)
 	fail_msg("the oracle says %s", kind);
 }
 
-/* The repository's root is somewhere above the test program. */
-static void find_oracle(char *path, size_t bytes)
-{
-	ssize_t n = readlink("/proc/self/exe", path, bytes - sizeof("/" ORACLE));
-
-	assert_true(n > 0);
-	path[n] = 0;
-	while (strrchr(path, '/')) {
-		strcpy(strrchr(path, '/'), "/" ORACLE);
-		if (!access(path, R_OK))
-			return;
-		path[strlen(path) - strlen("/" ORACLE)] = 0;
-	}
-	fail_msg("%s is not there", ORACLE);
-}
-
 static void random_cases_agree_with_the_oracle(void **state)
 {
-	char path[4096], command[4200], *line = NULL;
-	uint32_t lines = 0;
-	size_t room = 0;
-	FILE *oracle;
-	int status;
+	char args[32];
+	long lines;
 
-	find_oracle(path, sizeof(path));
-	snprintf(command, sizeof(command), "/usr/bin/python3 '%s' %d %d", path, ORACLE_SEED,
-		 ORACLE_CASES);
-	oracle = popen(command, "r");
-	assert_non_null(oracle);
-	for (; getline(&line, &room, oracle) > 0; lines++)
-		compare_line(line);
-	free(line);
-	status = pclose(oracle);
-	if (WIFEXITED(status) && WEXITSTATUS(status) == ORACLE_MISSING) {
+	snprintf(args, sizeof(args), "%d %d", ORACLE_SEED, ORACLE_CASES);
+	lines = oracle_run("guard_oracle.py", args, compare_line);
+	if (lines < 0) {
 		print_message("[ SKIP     ] python3-xxhash is not installed\n");
 		skip();
 	}
-	assert_int_equal(status, 0);
 	assert_int_equal(lines, ORACLE_CASES * KINDS);
 	for (int i = 0; i < GUARD_TURN_NR; i++)
 		assert_true(turns_seen[i] >= 50);

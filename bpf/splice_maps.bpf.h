@@ -63,8 +63,4 @@ struct {
 	__array(values, struct splice_ring);
 } splice_rings SEC(".maps");
 
-/* Upper bounds of the histograms, set by the loader. */
-const volatile __u64 ttft_le_ns[KVPIN_HIST_BUCKETS - 1];
-const volatile __u64 gap_le_ns[KVPIN_HIST_BUCKETS - 1];
-
 #endif

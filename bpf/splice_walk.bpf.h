@@ -10,6 +10,7 @@
 #ifndef SPLICE_WALK_BPF_H
 #define SPLICE_WALK_BPF_H
 
+#include "hist.bpf.h"
 #include "kvpin_http_body.h"
 #include "packet.bpf.h"
 #include "splice_maps.bpf.h"
@@ -61,17 +62,6 @@ static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u3
 
 /* ---- times ---- */
 
-static __always_inline void splice_hist(__u64 *bucket, const volatile __u64 *le_ns, __u64 ns)
-{
-	__u32 i;
-
-	for (i = 0; i < KVPIN_HIST_BUCKETS - 1; i++)
-		if (ns <= le_ns[i])
-			break;
-	if (i < KVPIN_HIST_BUCKETS)
-		__sync_fetch_and_add(&bucket[i], 1);
-}
-
 /* Payload came; @token: an event began, or the answer's kind has none. */
 static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now, int token,
 					 __u64 fresh)
@@ -89,14 +79,14 @@ static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now,
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_TOKEN);
 		u->ttft_ns = now - u->started_ns;
 		if (u->flags & KVPIN_SPLICE_LATER) {
-			splice_hist(n->ttft, ttft_le_ns, u->ttft_ns);
+			hist(n->ttft, ttft_le_ns, u->ttft_ns);
 			n->ttft_sum_ns += u->ttft_ns;
 		} else {
-			splice_hist(n->ttft_first, ttft_le_ns, u->ttft_ns);
+			hist(n->ttft_first, ttft_le_ns, u->ttft_ns);
 			n->ttft_first_sum_ns += u->ttft_ns;
 		}
 	} else {
-		splice_hist(n->gap, gap_le_ns, now - u->token_ns);
+		hist(n->gap, gap_le_ns, now - u->token_ns);
 		n->gap_sum_ns += now - u->token_ns;
 	}
 	u->token_ns = now;

@@ -15,22 +15,12 @@
  * exchange) and the target side of the flows (written by the other socket's verdict).
  */
 #include "flow.bpf.h"
+#include "hist.bpf.h"
 #include "parse.bpf.h"
 
 /* include/net/tcp_states.h */
 #define TCP_ESTABLISHED 1
 #define TCP_CLOSE_WAIT	8
-
-static __always_inline void hist(__u64 *bucket, const volatile __u64 *le_ns, __u64 ns)
-{
-	__u32 i;
-
-	for (i = 0; i < KVPIN_HIST_BUCKETS - 1; i++)
-		if (ns <= le_ns[i])
-			break;
-	if (i < KVPIN_HIST_BUCKETS)
-		__sync_fetch_and_add(&bucket[i], 1);
-}
 
 /* ---- both ---- */
 

@@ -122,8 +122,4 @@ struct {
 	__type(value, __u32);
 } verdicts SEC(".maps");
 
-/* Upper bounds of the histograms, set by the loader. */
-const volatile __u64 ttft_le_ns[KVPIN_HIST_BUCKETS - 1];
-const volatile __u64 gap_le_ns[KVPIN_HIST_BUCKETS - 1];
-
 #endif

@@ -732,9 +732,9 @@ static void reason_names_are_metric_labels(void **state)
 
 /* ---- the oracle ---- */
 
-#define ORACLE	       "tests/unit/decide_oracle.py"
-#define ORACLE_CASES   8000
-#define ORACLE_SEED    20240607
+#define ORACLE	     "tests/unit/decide_oracle.py"
+#define ORACLE_CASES 8000
+#define ORACLE_SEED  20240607
 
 static void assert_close(double is, double should)
 {
@@ -840,8 +840,9 @@ static void thousands_of_random_cases_agree_with_the_oracle(void **state)
 	assert_int_equal(cases, ORACLE_CASES);
 	/* The guard's reasons are tests/unit/test_guard.c's. */
 	for (i = 0; i < DECIDE_REASON_NR; i++)
-		assert_true(reasons_seen[i] >= 50 || i == DECIDE_CONTROL || i == DECIDE_MOVED_DRAIN ||
-			    i == DECIDE_MOVED_BUSY || i == DECIDE_MOVED_GUARD);
+		assert_true(reasons_seen[i] >= 50 || i == DECIDE_CONTROL ||
+			    i == DECIDE_MOVED_DRAIN || i == DECIDE_MOVED_BUSY ||
+			    i == DECIDE_MOVED_GUARD);
 }
 
 static double now_ns(void)

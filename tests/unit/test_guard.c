@@ -21,11 +21,11 @@
 #include "core/report.h"
 #include "oracle.h"
 
-#define ORACLE	       "tests/unit/guard_oracle.py"
-#define ORACLE_SEED    20261121
-#define ORACLE_CASES   4000
-#define NOBODY	       SESSION_NO_BACKEND
-#define TEST(name)     cmocka_unit_test_setup(name, begin)
+#define ORACLE	     "tests/unit/guard_oracle.py"
+#define ORACLE_SEED  20261121
+#define ORACLE_CASES 4000
+#define NOBODY	     SESSION_NO_BACKEND
+#define TEST(name)   cmocka_unit_test_setup(name, begin)
 
 static struct decide_input in;
 static struct kvpin_decision out;

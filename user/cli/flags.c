@@ -64,3 +64,14 @@ int flags_refuse(const struct option *flags, const char *const *args, char **arg
 		snprintf(why, why_bytes, "%s is unknown", quoted);
 	return -EINVAL;
 }
+
+int flags_end(int argc, char **argv, char *why, unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	if (optind == argc)
+		return 0;
+	snprintf(why, why_bytes, "%s is not a flag and is not expected here",
+		 value_quote(argv[optind], quoted));
+	return -EINVAL;
+}

@@ -209,7 +209,7 @@ static void pin_collect(void *arg, uint64_t id, const struct kvpin_session *k, c
 		.turns = k->turns,
 		.moves = k->moves,
 		.context = k->context,
-		.epoch = backend_epoch(b),
+		.generation = backend_generation(b),
 	};
 }
 

@@ -20,6 +20,7 @@
 #include "net/dispatch.h"
 #include "net/exchange.h"
 #include "net/relay.h"
+#include "net/steer.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -57,6 +58,8 @@ static void server_failed(struct conn *c, enum backend_cause cause, int err)
 	struct balancer *b = c->worker->balancer;
 	struct backend *backend = c->x->backend;
 
+	if (cause == BACKEND_CAUSE_RESET)
+		backend_report_carried(backend, steer_carried(c->worker, backend));
 	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
 		LOG(WARN, "backend down", F_STR("backend", backend->name),
 		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));

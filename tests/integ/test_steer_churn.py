@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness import BUILD, LOAD, Client, pattern
-from steer_help import (NO_CHECKS, Kernel, request, small_client, steered_client, tcp_orphaned,
+from steer_help import (NO_CHECKS, Kernel, request, steered_client, tcp_orphaned,
                         wait_until, warnings)
 
 pytestmark = [pytest.mark.steer_only, pytest.mark.slow]
@@ -24,7 +24,7 @@ def connection(steer, pick, problems, seed):
     """One connection with a steered request or two, and one of many ends."""
     session = f"s{pick.randrange(50)}"
     way = pick.randrange(9)
-    client = small_client(steer.kvpin.addr) if way == 7 else Client(steer.kvpin.addr)
+    client = Client(steer.kvpin.addr, 20, 8192) if way == 7 else Client(steer.kvpin.addr)
     try:
         for _ in range(pick.randrange(1, 4)):
             client.send(request(f"/bytes/2000?seed={seed}", session))

@@ -14,7 +14,7 @@ import harness
 from rawserver import reply
 from steer_help import (CHUNKED, NO_CHECKS, VERIFY, Kernel, Script, answer_of, owners, request,
                         steered_client, wait_until)
-from test_operations import Config, Stream, reload
+from ops_help import Config, Stream, reload
 
 pytestmark = pytest.mark.steer_only
 

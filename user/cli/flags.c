@@ -49,7 +49,7 @@ int flags_refuse(const struct option *flags, const char *const *args, char **arg
 	text = argv[optind - 1] + 2;
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(text, "="), text);
 	value_quote(argv[optind - 1], quoted);
-	for (nr = 0; flags[nr].name && nr < FLAG_NAMES_MAX; nr++) {
+	for (nr = 0; nr < FLAG_NAMES_MAX && flags[nr].name; nr++) {
 		names[nr] = flags[nr].name;
 		if (optopt && flags[nr].val == optopt)
 			return refuse_known(&flags[nr], args[nr], why, why_bytes);

@@ -137,15 +137,15 @@ static int say_busy(const struct kern_pins *p, const struct kern_text *t)
 
 	pinned_version(p, p->dir.name, &config);
 	if (config.pid && (kill((pid_t)config.pid, 0) == 0 || errno == EPERM))
-		return KERN_SAY(
-			t, -EBUSY,
-			"pins: %s/%s belongs to another kvpin that runs, pid %llu (stop it, or "
-			"give this one another directory)",
-			p->dir.parent, p->dir.name, (unsigned long long)config.pid);
-	return KERN_SAY(
-		t, -EBUSY,
-		"pins: %s/%s is in use by another kvpin that just starts or ends%s (try again)",
-		p->dir.parent, p->dir.name, config.pid ? "" : ", or is of another version");
+		return KERN_SAY(t, -EBUSY,
+				"steer.pin: %s/%s belongs to another kvpin that runs, pid %llu "
+				"(stop it, or "
+				"give this one another directory)",
+				p->dir.parent, p->dir.name, (unsigned long long)config.pid);
+	return KERN_SAY(t, -EBUSY,
+			"steer.pin: %s/%s is in use by another kvpin that just starts or ends%s "
+			"(try again)",
+			p->dir.parent, p->dir.name, config.pid ? "" : ", or is of another version");
 }
 
 /* Locks a dead daemon's directory and opens what can be adopted. */
@@ -166,12 +166,12 @@ static int take_old(struct kern_pins *p, const struct bpf_object *obj, const str
 	if (fd == -EPERM)
 		return KERN_SAY(
 			t, fd,
-			"pins: %s/%s belongs to uid %u, which is neither root nor this user "
+			"steer.pin: %s/%s belongs to uid %u, which is neither root nor this user "
 			"(remove it)",
 			p->dir.parent, p->dir.name, owner);
 	if (fd < 0)
-		return KERN_SAY(t, fd, "pins: %s/%s: %s (remove it)", p->dir.parent, p->dir.name,
-				strerror(-fd));
+		return KERN_SAY(t, fd, "steer.pin: %s/%s: %s (remove it)", p->dir.parent,
+				p->dir.name, strerror(-fd));
 	p->old_fd = fd;
 	version = pinned_version(p, p->dir.name, &config);
 	p->old_foreign_version = version && version != KVPIN_ABI_VERSION;
@@ -180,9 +180,10 @@ static int take_old(struct kern_pins *p, const struct bpf_object *obj, const str
 		/* Not to be removed by anybody here. */
 		close(p->old_fd);
 		p->old_fd = -1;
-		return KERN_SAY(t, err,
-				"pins: %s/%s has \"%s\" in it, which is not kvpin's (remove it)",
-				p->dir.parent, p->dir.name, foreign);
+		return KERN_SAY(
+			t, err,
+			"steer.pin: %s/%s has \"%s\" in it, which is not kvpin's (remove it)",
+			p->dir.parent, p->dir.name, foreign);
 	}
 	if (version != KVPIN_ABI_VERSION) {
 		if (version)
@@ -281,7 +282,7 @@ int kern_pins_publish(struct kern_pins *p, const struct bpf_object *obj, char *w
 		err = -errno;
 		if (err == -EEXIST)
 			return say_busy(p, &t);
-		return KERN_SAY(&t, err, "pins: cannot rename %s/%s to %s: %s", p->dir.parent,
+		return KERN_SAY(&t, err, "steer.pin: cannot rename %s/%s to %s: %s", p->dir.parent,
 				p->dir.temp, p->dir.name, strerror(-err));
 	}
 	p->dir.published = true;

@@ -32,17 +32,17 @@ static int split_path(struct pins_dir *d, const char *path, const struct kern_te
 		len--;
 	slash = memrchr(path, '/', len);
 	if (*path != '/' || len < 2 || (size_t)(slash - path) >= sizeof(d->parent))
-		return KERN_SAY(t, -EINVAL, "pins: \"%s\" must be an absolute path in a bpffs",
+		return KERN_SAY(t, -EINVAL, "steer.pin: \"%s\" must be an absolute path in a bpffs",
 				path);
 	snprintf(d->parent, sizeof(d->parent), "%.*s", slash == path ? 1 : (int)(slash - path),
 		 path);
 	if (len - (slash + 1 - path) >= sizeof(d->name) ||
 	    memchr(slash + 1, '.', len - (slash + 1 - path)))
-		return KERN_SAY(
-			t, -EINVAL,
-			"pins: the last part of \"%s\" must have no dot, which bpffs forbids, and "
-			"less than %d characters",
-			path, PINS_NAME_MAX);
+		return KERN_SAY(t, -EINVAL,
+				"steer.pin: the last part of \"%s\" must have no dot, which bpffs "
+				"forbids, and "
+				"less than %d characters",
+				path, PINS_NAME_MAX);
 	snprintf(d->name, sizeof(d->name), "%.*s", (int)(len - (slash + 1 - path)), slash + 1);
 	snprintf(d->temp, sizeof(d->temp), "%s" PINS_TEMP_MARK "%d", d->name, getpid());
 	return 0;
@@ -56,14 +56,15 @@ static int open_parent(struct pins_dir *d, const struct kern_text *t)
 	d->parent_fd = open(d->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (d->parent_fd < 0) {
 		err = -errno;
-		return KERN_SAY(t, err,
-				"pins: %s: %s (it must be a directory in a bpffs: mount -t bpf bpf "
-				"/sys/fs/bpf)",
-				d->parent, strerror(-err));
+		return KERN_SAY(
+			t, err,
+			"steer.pin: %s: %s (it must be a directory in a bpffs: mount -t bpf bpf "
+			"/sys/fs/bpf)",
+			d->parent, strerror(-err));
 	}
 	if (fstatfs(d->parent_fd, &fs) || fs.f_type != BPF_FS_MAGIC)
 		return KERN_SAY(t, -ENODEV,
-				"pins: %s is not in a bpffs (mount -t bpf bpf /sys/fs/bpf)",
+				"steer.pin: %s is not in a bpffs (mount -t bpf bpf /sys/fs/bpf)",
 				d->parent);
 	return 0;
 }
@@ -119,20 +120,21 @@ int pins_dir_make(struct pins_dir *d, const struct kern_text *t)
 
 	if (mkdirat(d->parent_fd, d->temp, 0700)) {
 		err = errno == EEXIST ? -EBUSY : -errno;
-		return KERN_SAY(t, err, "pins: cannot make %s/%s: %s", d->parent, d->temp,
+		return KERN_SAY(t, err, "steer.pin: cannot make %s/%s: %s", d->parent, d->temp,
 				strerror(-err));
 	}
 	d->fd = pins_dir_lock(d, d->temp, &owner);
 	/* Another one that starts may have taken it for a leftover. */
 	if (d->fd < 0) {
 		err = d->fd == -EWOULDBLOCK || d->fd == -ENOENT ? -EBUSY : d->fd;
-		return KERN_SAY(t, err, "pins: cannot lock %s/%s: %s (is another kvpin starting?)",
+		return KERN_SAY(t, err,
+				"steer.pin: cannot lock %s/%s: %s (is another kvpin starting?)",
 				d->parent, d->temp, strerror(-d->fd));
 	}
 	if (d->uid && fchown(d->fd, d->uid, d->gid)) {
 		err = -errno;
-		return KERN_SAY(t, err, "pins: cannot give %s/%s to uid %u: %s", d->parent, d->temp,
-				d->uid, strerror(-err));
+		return KERN_SAY(t, err, "steer.pin: cannot give %s/%s to uid %u: %s", d->parent,
+				d->temp, d->uid, strerror(-err));
 	}
 	return 0;
 }
@@ -147,7 +149,7 @@ int pins_dir_pin(const struct pins_dir *d, int fd, const char *name, const struc
 	if (!err && d->uid && fchownat(d->fd, name, d->uid, d->gid, AT_SYMLINK_NOFOLLOW))
 		err = -errno;
 	if (err)
-		return KERN_SAY(t, err, "pins: cannot pin %s: %s", path, strerror(-err));
+		return KERN_SAY(t, err, "steer.pin: cannot pin %s: %s", path, strerror(-err));
 	return 0;
 }
 

@@ -70,19 +70,20 @@ static int put_aside(struct splice_pins *p, const struct kern_text *t)
 	if (fd == -ENOENT)
 		return 0;
 	if (fd == -EWOULDBLOCK)
-		return KERN_SAY(t, -EBUSY,
-				"pins: %s/%s belongs to another kvpin that runs (stop it, or give "
-				"this one another steer.pin)",
-				p->dir.parent, p->dir.name);
+		return KERN_SAY(
+			t, -EBUSY,
+			"steer.pin: %s/%s belongs to another kvpin that runs (stop it, or give "
+			"this one another steer.pin)",
+			p->dir.parent, p->dir.name);
 	if (fd < 0)
-		return KERN_SAY(t, fd, "pins: %s/%s: %s (remove it)", p->dir.parent, p->dir.name,
-				strerror(-fd));
+		return KERN_SAY(t, fd, "steer.pin: %s/%s: %s (remove it)", p->dir.parent,
+				p->dir.name, strerror(-fd));
 	snprintf(aside, sizeof(aside), "%s-old-%d", p->dir.name, getpid());
 	if (renameat(p->dir.parent_fd, p->dir.name, p->dir.parent_fd, aside)) {
 		err = -errno;
 		close(fd);
-		return KERN_SAY(t, err, "pins: cannot rename %s/%s: %s", p->dir.parent, p->dir.name,
-				strerror(-err));
+		return KERN_SAY(t, err, "steer.pin: cannot rename %s/%s: %s", p->dir.parent,
+				p->dir.name, strerror(-err));
 	}
 	old_keep(p, aside, fd);
 	return 0;
@@ -170,7 +171,7 @@ int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, 
 	if (renameat2(p->dir.parent_fd, p->dir.temp, p->dir.parent_fd, p->dir.name,
 		      RENAME_NOREPLACE)) {
 		err = errno == EEXIST ? -EBUSY : -errno;
-		return KERN_SAY(t, err, "pins: cannot rename %s/%s to %s: %s", p->dir.parent,
+		return KERN_SAY(t, err, "steer.pin: cannot rename %s/%s to %s: %s", p->dir.parent,
 				p->dir.temp, p->dir.name, strerror(-err));
 	}
 	p->dir.published = true;

@@ -7,7 +7,6 @@
  * a full ring loses records; the program counts that, and a scan of all connections finds what they
  * were about. Close: entries still lingering are given up with the program itself.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 

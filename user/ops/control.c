@@ -139,12 +139,19 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 static void control_why(const char *path, int error, char *why, unsigned int why_bytes)
 {
 	if (error == EADDRINUSE)
-		snprintf(why, why_bytes, "another kvpin is running: it listens on %s", path);
+		snprintf(why, why_bytes,
+			 "control: another kvpin is running: it listens on %s (stop it, or choose "
+			 "another "
+			 "path)",
+			 path);
 	else if (error == EEXIST)
-		snprintf(why, why_bytes, "control: %s exists and is not a socket", path);
+		snprintf(why, why_bytes,
+			 "control: %s exists and is not a socket (choose another path)", path);
 	else if (error == ENOENT)
 		snprintf(why, why_bytes,
-			 "control: cannot make %s: the directory above its own does not exist",
+			 "control: cannot make %s: the directory above its own does not exist "
+			 "(make it, "
+			 "or choose another path)",
 			 path);
 	else
 		snprintf(why, why_bytes, "control: cannot listen on %s: %s", path, strerror(error));

@@ -91,7 +91,7 @@ static int set_url_path(const struct setting *s, struct config *c, const char *t
 		}
 	}
 	if (at - text >= s->size) {
-		snprintf(why, why_bytes, "%s is too long; at most %u bytes", quoted, s->size - 1);
+		snprintf(why, why_bytes, "%s is too long; at most %d bytes", quoted, s->size - 1);
 		return -EINVAL;
 	}
 	strcpy((char *)c + s->offset, text);
@@ -116,7 +116,7 @@ static int set_socket_path(const struct setting *s, struct config *c, const char
 		return -EINVAL;
 	}
 	if (strlen(text) >= s->size) {
-		snprintf(why, why_bytes, "%s is too long; a socket's path has at most %u bytes",
+		snprintf(why, why_bytes, "%s is too long; a socket's path has at most %d bytes",
 			 quoted, s->size - 1);
 		return -EINVAL;
 	}
@@ -136,7 +136,7 @@ static int set_state_path(const struct setting *s, struct config *c, const char 
 		return -EINVAL;
 	}
 	if (strlen(text) >= s->size) {
-		snprintf(why, why_bytes, "%s is too long; at most %u bytes", quoted, s->size - 1);
+		snprintf(why, why_bytes, "%s is too long; at most %d bytes", quoted, s->size - 1);
 		return -EINVAL;
 	}
 	strcpy((char *)c + s->offset, text);
@@ -166,16 +166,21 @@ static int set_dir_path(const struct setting *s, struct config *c, const char *t
 			unsigned int why_bytes)
 {
 	char quoted[VALUE_QUOTE_MAX];
+	char *to = (char *)c + s->offset;
+	size_t len;
 
 	value_quote(text, quoted);
 	if (text[0] != '/' || strlen(text) >= s->size) {
 		snprintf(why, why_bytes,
-			 "%s is not an absolute path of at most %u bytes; write one "
+			 "%s is not an absolute path of at most %d bytes; write one "
 			 "such as %s",
 			 quoted, s->size - 1, s->example);
 		return -EINVAL;
 	}
-	strcpy((char *)c + s->offset, text);
+	strcpy(to, text);
+	/* Names are built by putting something behind it. */
+	for (len = strlen(to); len > 1 && to[len - 1] == '/'; len--)
+		to[len - 1] = '\0';
 	return 0;
 }
 

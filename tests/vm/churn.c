@@ -26,14 +26,14 @@
 
 enum way {
 	WAY_SILENT,	/* connects and closes */
-	WAY_CLOSE,	/* a whole answer, then FIN */
-	WAY_RESET,	/* a whole answer, then RST */
+	WAY_CLOSE,	/* whole answers, then FIN */
+	WAY_RESET,	/* whole answers, then RST */
 	WAY_RESET_ASK,	/* RST right behind the request */
 	WAY_RESET_HEAD, /* RST in the middle of the request's head */
 	WAY_HALF,	/* request and FIN, then the whole answer */
 	WAY_RESET_BULK, /* RST with most of a large answer unread */
 	WAY_RESET_SSE,	/* RST at the first event of a stream */
-	WAY_SECOND,	/* a whole answer, a second request with RST right behind it */
+	WAY_SECOND,	/* whole answers, another request with RST right behind it */
 	WAY_KILL,	/* a process with streams and downloads, SIGKILL */
 	WAY_NR,
 };
@@ -151,6 +151,19 @@ static int churn_kill(unsigned int session)
 	return rc;
 }
 
+/* As many whole answers as let most connections enter the kernel's maps (user/net/steer.c). */
+static int churn_turns(int fd, unsigned int session)
+{
+	int rc = 0;
+
+	for (unsigned int left = session % 4 ? 2 : 1; left && !rc; left--) {
+		rc = churn_ask(fd, "/json", session);
+		if (!rc)
+			rc = churn_read(fd, 400);
+	}
+	return rc;
+}
+
 static int churn_one(enum way way, unsigned int session)
 {
 	int fd, rc = 0;
@@ -164,9 +177,7 @@ static int churn_one(enum way way, unsigned int session)
 	case WAY_CLOSE:
 	case WAY_RESET:
 	case WAY_SECOND:
-		rc = churn_ask(fd, "/json", session);
-		if (!rc)
-			rc = churn_read(fd, 400);
+		rc = churn_turns(fd, session);
 		if (!rc && way == WAY_SECOND)
 			rc = churn_ask(fd, "/bytes/20000", session);
 		break;

@@ -3,11 +3,11 @@
  * Handing one client connection over to the kernel.
  *
  * Happy path: steer_between() or steer_within() hand over, the kernel carries exchange after
- * exchange, the daemon sleeps. The sockets enter the maps at their first hand-over: within an answer
- * that goes on, or when the client has asked twice. To enter and to leave costs about as much as the
- * relay of a small exchange, and who asked once may never ask again; who asked twice mostly does.
- * Failures: a gate that says no leaves the connection with the relay, the reason is counted.
- * Close: steer_reclaim.c.
+ * exchange, the daemon sleeps. The sockets enter the maps at their first hand-over: within an
+ * answer that goes on, or when the client has asked twice. To enter and to leave costs about as
+ * much as the relay of a small exchange, and who asked once may never ask again; who asked twice
+ * mostly does. Failures: a gate that says no leaves the connection with the relay, the reason is
+ * counted. Close: steer_reclaim.c.
  *
  * Order matters (tests/model/): within an answer the client's word changes before the server's.
  */

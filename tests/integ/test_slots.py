@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness import KVPIN, Client
-from steer_help import ENTERS_AFTER, NO_CHECKS, wait_until
+from steer_help import NO_CHECKS, wait_until
 
 PREFILL = 20000  # tokens a second
 DECODE = 200
@@ -322,8 +322,7 @@ def test_the_kernel_passes_up_what_finds_no_slot(start, kernel):
     kvpin = look.kvpin
     clients = [Client(kvpin.addr) for _ in range(2)]
     for client in clients:
-        for _ in range(ENTERS_AFTER):
-            Turn(kvpin, "a", client=client).done()
+        Turn(kvpin, "a", client=client).done()
     look.wait_armed(2)
     steered = look.total()
     first = Turn(kvpin, "a", tokens=60, client=clients[0])
@@ -372,8 +371,7 @@ def test_steered_turns_are_explained_and_classed(start, kernel):
     look = kernel([f"gpu0={sim.text},slots=1"])
     kvpin = look.kvpin
     client = Client(kvpin.addr)
-    for _ in range(ENTERS_AFTER):
-        Turn(kvpin, "a", words=800, client=client).done()
+    Turn(kvpin, "a", words=800, client=client).done()
     look.wait_armed()
     before = look.total()
     for _ in range(3):

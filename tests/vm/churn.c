@@ -22,6 +22,8 @@
 
 #define STALL_MS    20000 /* a guest without hardware help is slow, but not that slow */
 #define WORKERS_MAX 16
+#define GOOD	    "HTTP/1.1 200 "
+#define JSON_BYTES  300 /* the body of /json */
 #define KILL_CONNS  4 /* connections of a client that is killed */
 
 enum way {
@@ -79,7 +81,6 @@ static int churn_ask(int fd, const char *target, unsigned int session)
 	return send(fd, text, len, MSG_NOSIGNAL) == len ? 0 : -EIO;
 }
 
-/* Read until @want bytes have come; /json is 300 bytes behind a head of more than 100. */
 static int churn_read(int fd, size_t want)
 {
 	char buf[4096];
@@ -93,6 +94,20 @@ static int churn_read(int fd, size_t want)
 		got += n;
 	}
 	return 0;
+}
+
+/* Read until @want bytes of an answer have come; /json is 300 bytes behind a head of more than 100.
+ * -EREMOTEIO: it is an error, which may be shorter. */
+static int churn_answer(int fd, size_t want)
+{
+	char line[sizeof(GOOD) - 1];
+	ssize_t n = recv(fd, line, sizeof(line), MSG_WAITALL);
+
+	if (n != sizeof(line))
+		return n < 0 ? -errno : -EPIPE;
+	if (memcmp(line, GOOD, sizeof(line)) != 0)
+		return -EREMOTEIO;
+	return churn_read(fd, want - sizeof(line));
 }
 
 static int churn_read_to_end(int fd)
@@ -135,7 +150,7 @@ static int churn_kill(unsigned int session)
 						i % 2 ? "/bytes/2000000" : "/sse/10000/1000/100",
 						session + i);
 			if (!rc)
-				rc = churn_read(fd, 200);
+				rc = churn_answer(fd, 200);
 		}
 		if (rc || write(ready[1], "", 1) != 1)
 			_exit(1);
@@ -151,16 +166,38 @@ static int churn_kill(unsigned int session)
 	return rc;
 }
 
+/* One request for /json and the whole answer: its head, and JSON_BYTES. */
+static int churn_turn(int fd, unsigned int session)
+{
+	char buf[4096];
+	size_t got = 0;
+	int rc = churn_ask(fd, "/json", session);
+
+	while (!rc) {
+		ssize_t n = recv(fd, buf + got, sizeof(buf) - got, 0);
+		const char *end;
+
+		if (n <= 0)
+			return n ? -errno : -EPIPE;
+		got += n;
+		if (memcmp(buf, GOOD, got < strlen(GOOD) ? got : strlen(GOOD)) != 0)
+			return -EREMOTEIO;
+		end = memmem(buf, got, "\r\n\r\n", 4);
+		if (end && got - (end + 4 - buf) >= JSON_BYTES)
+			break;
+		if (got == sizeof(buf))
+			rc = -EMSGSIZE;
+	}
+	return rc;
+}
+
 /* As many whole answers as let most connections enter the kernel's maps (user/net/steer.c). */
 static int churn_turns(int fd, unsigned int session)
 {
 	int rc = 0;
 
-	for (unsigned int left = session % 4 ? 2 : 1; left && !rc; left--) {
-		rc = churn_ask(fd, "/json", session);
-		if (!rc)
-			rc = churn_read(fd, 400);
-	}
+	for (unsigned int left = session % 4 ? 2 : 1; left && !rc; left--)
+		rc = churn_turn(fd, session);
 	return rc;
 }
 
@@ -196,12 +233,12 @@ static int churn_one(enum way way, unsigned int session)
 	case WAY_RESET_BULK:
 		rc = churn_ask(fd, "/bytes/1000000", session);
 		if (!rc)
-			rc = churn_read(fd, 1000);
+			rc = churn_answer(fd, 1000);
 		break;
 	case WAY_RESET_SSE:
 		rc = churn_ask(fd, "/sse/1000/2000/100", session);
 		if (!rc)
-			rc = churn_read(fd, 200);
+			rc = churn_answer(fd, 200);
 		break;
 	default:
 		break;

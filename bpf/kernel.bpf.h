@@ -26,6 +26,7 @@ struct sock {
 /* include/linux/skbuff.h */
 struct sk_buff {
 	char cb[48];
+	__u8 ip_summed : 2;
 };
 
 struct sk_buff_head {
@@ -45,8 +46,17 @@ struct tcp_seqs {
 	__u32 end_seq;
 };
 
+/* include/linux/skbuff.h; of ip_summed */
+#define CHECKSUM_PARTIAL 3
+
 /* kernel/bpf/helpers.c, since 6.2 */
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+
+/* Without it the call must not be reached. */
+static __always_inline int kernel_has_cast(void)
+{
+	return !!bpf_cast_to_kern_ctx;
+}
 
 /* Flag bits in sk_user_data (SK_USER_DATA_NOCOPY, _BPF, _PSOCK in include/net/sock.h). */
 #define SK_USER_DATA_BITS 7UL

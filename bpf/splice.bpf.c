@@ -252,13 +252,11 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	if (pass_fin || rst)
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
 	head_build(h, r);
-	head_address(h, u);
 	ts_passed(u, h, ms);
 	u->told_server = r->ack;
 	verdict = TC_ACT_SHOT;
 	if (!p->len) {
-		packet_write_head(skb, p, h);
-		packet_address(skb, p, u);
+		packet_write_to(skb, p, h, u);
 		verdict = packet_send(skb, u);
 	} else if (!packet_write_bare(skb, p, h, u)) {
 		verdict = packet_send(skb, u);
@@ -430,12 +428,10 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	if (!still_taken(u, word))
 		return TC_ACT_SHOT;
 	head_build(h, r);
-	head_address(h, c);
 	if (!r->no_ts)
 		ts_passed(c, h, ms);
 	seq_raise(&c->sent, r->seq + p->len, c->acked);
-	packet_write_head(skb, p, h);
-	packet_address(skb, p, c);
+	packet_write_to(skb, p, h, c);
 	return packet_send(skb, c);
 }
 
@@ -484,25 +480,60 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 
 /* ---- all ---- */
 
-/* A new connection with the addresses and ports of one that was closed. */
-static __always_inline void entry_end(struct packet *p)
+static __always_inline int same_ip(const __be32 a[4], const __be32 b[4])
 {
-	struct kvpin_splice_key reverse = {.from_port = p->key.to_port,
-					   .to_port = p->key.from_port};
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
 
-	__builtin_memcpy(reverse.from, p->key.to, sizeof(reverse.from));
-	__builtin_memcpy(reverse.to, p->key.from, sizeof(reverse.to));
-	bpf_map_delete_elem(&splice_keys, &p->key);
-	bpf_map_delete_elem(&splice_keys, &reverse);
+/* Is it a packet of this connection's? Then which way does it go? */
+static __always_inline int conn_has(const struct kvpin_splice_conn *x,
+				    const struct kvpin_splice_key *key, __u32 *direction)
+{
+	if (key->to_port == x->local_port && key->from_port == x->remote_port &&
+	    same_ip(key->to, x->local) && same_ip(key->from, x->remote)) {
+		*direction = KVPIN_SPLICE_IN;
+		return 1;
+	}
+	*direction = KVPIN_SPLICE_OUT;
+	return key->from_port == x->local_port && key->to_port == x->remote_port &&
+	       same_ip(key->from, x->local) && same_ip(key->to, x->remote);
+}
+
+/* Sets p->entry; @where is the reference that led to it. */
+static __always_inline struct kvpin_splice_conn *
+conn_find(struct packet *p, __u32 *direction, __u32 **where)
+{
+	const struct kvpin_splice_hash secret = {{hash_times[0], hash_times[1]}};
+	__u64 hash = kvpin_splice_hash(&secret, &p->key);
+	__u32 nr = (__u32)hash & buckets_mask, none = kvpin_splice_ref(hash, -1);
+	struct kvpin_splice_bucket *bucket = bpf_map_lookup_elem(&splice_buckets, &nr);
+	struct kvpin_splice_conn *x;
+
+	if (!bucket)
+		return NULL;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < KVPIN_SPLICE_BUCKET_REFS; i++) {
+		__u32 ref = bucket->ref[i];
+
+		if (!(ref & KVPIN_SPLICE_REF_ENTRY) || ((ref ^ none) & ~KVPIN_SPLICE_REF_ENTRY))
+			continue;
+		p->entry = (ref & KVPIN_SPLICE_REF_ENTRY) - 1;
+		x = bpf_map_lookup_elem(&splice_conns, &p->entry);
+		if (x && conn_has(x, &p->key, direction)) {
+			*where = &bucket->ref[i];
+			return x;
+		}
+	}
+	return NULL;
 }
 
 SEC("tc")
 int splice_packet(struct __sk_buff *skb)
 {
 	struct kvpin_splice_config *config;
-	struct kvpin_splice_ref *ref;
 	struct kvpin_splice_conn *x;
-	__u32 direction, zero = 0;
+	__u32 direction = 0, zero = 0;
+	__u32 *where = NULL;
 	struct packet p = {};
 	struct work *k;
 
@@ -512,19 +543,17 @@ int splice_packet(struct __sk_buff *skb)
 	}
 	if (packet_read(skb, &p))
 		return TC_ACT_UNSPEC;
-	ref = bpf_map_lookup_elem(&splice_keys, &p.key);
-	if (!ref)
+	x = conn_find(&p, &direction, &where);
+	if (!x)
 		return TC_ACT_UNSPEC;
-	p.entry = ref->conn;
-	direction = ref->direction;
-	x = bpf_map_lookup_elem(&splice_conns, &p.entry);
 	k = bpf_map_lookup_elem(&splice_works, &zero);
-	if (!x || !k || packet_read_tcp(skb, &p, k))
+	if (!k || packet_read_tcp(skb, &p, k))
 		return TC_ACT_UNSPEC;
 	if (p.bits & WORD_SYN) {
-		/* Not a late or repeated one of a connection that lives. */
+		/* A new connection with the addresses and ports of one that was closed; not a late
+		 * or repeated SYN of one that lives. */
 		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
-			entry_end(&p);
+			*where = 0;
 		return TC_ACT_UNSPEC;
 	}
 	if (k->head.odd)

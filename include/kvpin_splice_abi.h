@@ -13,7 +13,7 @@
 
 #include "kvpin_abi.h"
 
-#define KVPIN_SPLICE_VERSION 1
+#define KVPIN_SPLICE_VERSION 2
 
 /*
  * The word of a connection to a server: two mode bits, below them a number for each time that it
@@ -83,10 +83,51 @@ enum kvpin_splice_direction {
 	KVPIN_SPLICE_OUT, /* from it */
 };
 
-struct kvpin_splice_ref {
-	__u32 conn;	 /* entry in splice_conns */
-	__u32 direction; /* enum kvpin_splice_direction */
+/*
+ * Which connection does a packet belong to? A table in memory that daemon and program share,
+ * because two system calls per connection and a hash map's look-up per packet cost more than all
+ * the rest. A connection stands in the bucket that the hash of its addresses and ports names, the
+ * same for both directions; the entry itself tells whether it is the one. A full bucket refuses.
+ */
+#define KVPIN_SPLICE_BUCKET_REFS 8
+#define KVPIN_SPLICE_REF_ENTRY	 0x00ffffffU /* 1 + entry; above it eight bits of the hash */
+
+struct kvpin_splice_bucket {
+	__u32 ref[KVPIN_SPLICE_BUCKET_REFS]; /* 0: none */
 };
+
+_Static_assert(sizeof(struct kvpin_splice_bucket) == 32, "half a cache line");
+
+/* Two odd numbers that nobody else knows: a client cannot choose addresses that meet. */
+struct kvpin_splice_hash {
+	__u64 times[2];
+};
+
+/**
+ * kvpin_splice_hash() - of a connection, the same whichever end is called "from"
+ *
+ * The low half names the bucket, the highest eight bits go into the reference.
+ */
+static __always_inline __u64 kvpin_splice_hash(const struct kvpin_splice_hash *secret,
+					       const struct kvpin_splice_key *key)
+{
+	__u64 a = key->from[0] ^ key->to[0], b = key->from[1] ^ key->to[1];
+	__u64 ports = (__u32)(key->from_port + key->to_port) << 16 |
+		      (key->from_port ^ key->to_port);
+
+	a |= (__u64)(key->from[2] ^ key->to[2]) << 32;
+	b |= (__u64)(key->from[3] ^ key->to[3]) << 32;
+	a = (a ^ ports << 20) * secret->times[0];
+	b = (b ^ ports) * secret->times[1];
+	a ^= b;
+	return a ^ a >> 32;
+}
+
+/* What of a hash stands in a reference to an entry. */
+static __always_inline __u32 kvpin_splice_ref(__u64 hash, __u32 entry)
+{
+	return (__u32)(hash >> 56) << 24 | (entry + 1);
+}
 
 enum kvpin_splice_role {
 	KVPIN_SPLICE_CLIENT,

@@ -165,7 +165,7 @@ static __always_inline void head_build(struct tcp_head *h, struct rewrite *r)
 
 	h->new[0] = h->old[0];
 	h->new[1] = bpf_htonl(r->seq);
-	h->new[2] = w & WORD_ACK ? bpf_htonl(r->ack) : h->old[2];
+	h->new[2] = w &WORD_ACK ? bpf_htonl(r->ack) : h->old[2];
 	h->new[3] = bpf_htonl(((w & 0xffff0000) & ~r->clear) | (r->win & 0xffff));
 	h->new[4] = h->old[4];
 	if (!h->plain) {
@@ -361,7 +361,7 @@ static __always_inline __u64 head_change(const struct tcp_head *h)
 	       sum_change(h->old[7], h->new[7]);
 	if (h->plain)
 		return sum;
-	/* All are set then. */
+		/* All are set then. */
 #pragma unroll
 	for (int i = 8; i < HEAD_WORDS; i++)
 		sum += sum_change(h->old[i], h->new[i]);
@@ -441,8 +441,8 @@ static __always_inline void packet_write(struct __sk_buff *skb, const struct pac
 static __always_inline void packet_store_all(struct __sk_buff *skb, const struct packet *p,
 					     struct tcp_head *h)
 {
-	__u64 bytes = p->v6 ? h->bytes + ADDRESS_WORDS * 4
-			    : h->bytes + (ADDRESS_WORDS - ADDRESS_V4) * 4;
+	__u64 bytes =
+		p->v6 ? h->bytes + ADDRESS_WORDS * 4 : h->bytes + (ADDRESS_WORDS - ADDRESS_V4) * 4;
 	void *from = h;
 
 	kvpin_opaque(bytes);

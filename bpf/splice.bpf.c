@@ -502,8 +502,8 @@ static __always_inline int conn_has(const struct kvpin_splice_conn *x,
 }
 
 /* Sets p->entry; @where is the reference that led to it. */
-static __always_inline struct kvpin_splice_conn *
-conn_find(struct packet *p, __u32 *direction, __u32 **where)
+static __always_inline struct kvpin_splice_conn *conn_find(struct packet *p, __u32 *direction,
+							   __u32 **where)
 {
 	const struct kvpin_splice_hash secret = {{hash_times[0], hash_times[1]}};
 	__u64 hash = kvpin_splice_hash(&secret, &p->key);

@@ -44,13 +44,13 @@ enum kvpin_body_state {
 };
 
 struct kvpin_body {
-	__u64 left;	/* counted bytes to go; while reading a size line: the size so far */
-	__u64 payload;	/* body bytes passed, framing left out */
-	__u32 events;	/* chunks (or bodies) begun whose first byte is not a comment's ':' */
-	__u16 line;	/* bytes of the current size line, or of all trailers */
-	__u8 state;	/* enum kvpin_body_state */
-	__u8 error;	/* enum kvpin_http_error, when KVPIN_BS_BAD */
-	__u8 fresh;	/* the next payload byte begins a chunk */
+	__u64 left;    /* counted bytes to go; while reading a size line: the size so far */
+	__u64 payload; /* body bytes passed, framing left out */
+	__u32 events;  /* chunks (or bodies) begun whose first byte is not a comment's ':' */
+	__u16 line;    /* bytes of the current size line, or of all trailers */
+	__u8 state;    /* enum kvpin_body_state */
+	__u8 error;    /* enum kvpin_http_error, when KVPIN_BS_BAD */
+	__u8 fresh;    /* the next payload byte begins a chunk */
 	__u8 pad[7];
 };
 
@@ -97,8 +97,8 @@ static __always_inline void kvpin_body_of_request(struct kvpin_body *b, const st
  * 1xx (but 101), 204, 304 and whatever answers HEAD have no body whatever their fields say, and
  * a 2xx to CONNECT begins a tunnel whatever they say.
  */
-static __always_inline void kvpin_body_of_response(struct kvpin_body *b,
-						   const struct kvpin_head *h, __u8 method)
+static __always_inline void kvpin_body_of_response(struct kvpin_body *b, const struct kvpin_head *h,
+						   __u8 method)
 {
 	__builtin_memset(b, 0, sizeof(*b));
 	if (h->status == 101 || (method == KVPIN_METHOD_CONNECT && h->status / 100 == 2))

@@ -112,8 +112,8 @@ static __always_inline __u64 kvpin_splice_hash(const struct kvpin_splice_hash *s
 					       const struct kvpin_splice_key *key)
 {
 	__u64 a = key->from[0] ^ key->to[0], b = key->from[1] ^ key->to[1];
-	__u64 ports = (__u32)(key->from_port + key->to_port) << 16 |
-		      (key->from_port ^ key->to_port);
+	__u64 ports =
+		(__u32)(key->from_port + key->to_port) << 16 | (key->from_port ^ key->to_port);
 
 	a |= (__u64)(key->from[2] ^ key->to[2]) << 32;
 	b |= (__u64)(key->from[3] ^ key->to[3]) << 32;
@@ -174,10 +174,10 @@ struct kvpin_splice_conn {
 	__u32 ifindex; /* the device towards the peer */
 	__u32 backend; /* slot */
 
-	__u64 sent;	/* behind the last byte sent to the peer */
-	__u64 received; /* behind the last byte seen from the peer */
-	__u64 acked;	/* what the peer has acknowledged */
-	__u64 ack_win;	/* what the socket last told the peer: ACK << 32 | window field */
+	__u64 sent;		 /* behind the last byte sent to the peer */
+	__u64 received;		 /* behind the last byte seen from the peer */
+	__u64 acked;		 /* what the peer has acknowledged */
+	__u64 ack_win;		 /* what the socket last told the peer: ACK << 32 | window field */
 	__u32 ts_out, ts_out_ms; /* last timestamp sent to the peer, and when */
 	__u32 ts_in, ts_in_ms;	 /* ... received; of these times only differences mean anything */
 	__u32 has_ts;		 /* 1: ts_in is known, 2: ts_out is */

@@ -57,7 +57,9 @@ struct packet {
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */
 	__u32 v6;
-	__u64 now;   /* ns, of the last tick: a fifth of the price of the exact time */
+	/* ns, of the last tick: a fifth of the price of the exact time; behind what the daemon may
+	 * just have written */
+	__u64 now;
 	__u32 entry; /* of the connection that it belongs to */
 	__u32 token; /* an event of the answer begins in it */
 	__u64 at;    /* seq, extended */

@@ -18,11 +18,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define NS_PER_MS 1000000ULL
 /* Milliseconds, too long by 6 in a million: a division takes longer than the rest of the line. */
 #define MS_OF(ns) ((__u32)(((ns) >> 12) * 17180 >> 22))
 /* How exactly a successor learns when this was last of use. */
-#define USED_NS (1000 * NS_PER_MS)
+#define USED_NS 1000000000LL
 /* Another CPU must get in between each time for a try to fail. */
 #define RAISE_TRIES 8
 
@@ -562,7 +561,7 @@ int splice_packet(struct __sk_buff *skb)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
 	p.now = bpf_ktime_get_coarse_ns();
 	config = bpf_map_lookup_elem(&splice_config, &zero);
-	if (config && p.now - config->used_ns > USED_NS)
+	if (config && (__s64)(p.now - config->used_ns) > USED_NS)
 		config->used_ns = p.now;
 	if (x->role == KVPIN_SPLICE_CLIENT)
 		return direction == KVPIN_SPLICE_IN ? client_in(skb, &p, k, x)

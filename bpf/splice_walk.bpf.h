@@ -20,7 +20,7 @@
 #define COPY_TURNS_MAX (65536 / KVPIN_SPLICE_COPY_BYTES + 1)
 
 /* The daemon says that it is alive ten times a second. */
-#define DEAD_NS 5000000000ULL
+#define DEAD_NS 5000000000LL
 
 enum { FRAMING_DROP, FRAMING_FORWARD };
 
@@ -306,7 +306,7 @@ static __always_inline int splice_copy(struct __sk_buff *skb, const struct packe
 		return FRAMING_FORWARD;
 	config = bpf_map_lookup_elem(&splice_config, &zero);
 	/* A dead daemon takes nothing out of its ring; its streams run to their end. */
-	if (!config || p->now - config->alive_ns > DEAD_NS)
+	if (!config || (__s64)(p->now - config->alive_ns) > DEAD_NS)
 		return FRAMING_FORWARD;
 	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
 	__sync_fetch_and_add(&config->dropped, 1);

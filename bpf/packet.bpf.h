@@ -161,6 +161,18 @@ __noinline int head_options(struct tcp_head *h, struct rewrite *r)
 	return 0;
 }
 
+/* Options in another layout than the usual ones. */
+__noinline int head_build_options(struct tcp_head *h, struct rewrite *r)
+{
+	if (!h || !r)
+		return 0;
+#pragma unroll
+	for (int i = 5; i < HEAD_WORDS; i++)
+		h->new[i] = h->old[i];
+	head_options(h, r);
+	return 0;
+}
+
 static __always_inline void head_build(struct tcp_head *h, struct rewrite *r)
 {
 	__u32 w = bpf_ntohl(h->old[3]), v;
@@ -171,10 +183,7 @@ static __always_inline void head_build(struct tcp_head *h, struct rewrite *r)
 	h->new[3] = bpf_htonl(((w & 0xffff0000) & ~r->clear) | (r->win & 0xffff));
 	h->new[4] = h->old[4];
 	if (!h->plain) {
-#pragma unroll
-		for (int i = 5; i < HEAD_WORDS; i++)
-			h->new[i] = h->old[i];
-		head_options(h, r);
+		head_build_options(h, r);
 	} else if (h->has_ts && r->no_ts) {
 		h->new[5] = h->new[6] = h->new[7] = OPTION_NOPS;
 	} else if (h->has_ts) {
@@ -351,22 +360,30 @@ static __always_inline __u64 sum_change(__u32 was, __u32 is)
 	return (__u64)(__u32)~was + is;
 }
 
+/* Of options in an unusual layout; unused words are zero in both heads. */
+__noinline __u32 options_change(struct tcp_head *h)
+{
+	__u64 sum = 0;
+
+	if (!h)
+		return 0;
+#pragma unroll
+	for (int i = 5; i < HEAD_WORDS; i++)
+		sum += sum_change(h->old[i], h->new[i]);
+	return sum_fold(sum);
+}
+
 /* Of the whole TCP head, without the word that holds the checksum: that one stays. */
-static __always_inline __u64 head_change(const struct tcp_head *h)
+static __always_inline __u64 head_change(struct tcp_head *h)
 {
 	__u64 sum = sum_change(h->old[0], h->new[0]) + sum_change(h->old[1], h->new[1]) +
 		    sum_change(h->old[2], h->new[2]) + sum_change(h->old[3], h->new[3]);
 
-	if (h->plain && !h->has_ts)
-		return sum;
-	sum += sum_change(h->old[5], h->new[5]) + sum_change(h->old[6], h->new[6]) +
-	       sum_change(h->old[7], h->new[7]);
-	if (h->plain)
-		return sum;
-		/* All are set then. */
-#pragma unroll
-	for (int i = 8; i < HEAD_WORDS; i++)
-		sum += sum_change(h->old[i], h->new[i]);
+	if (!h->plain)
+		return sum + options_change(h);
+	if (h->has_ts)
+		sum += sum_change(h->old[5], h->new[5]) + sum_change(h->old[6], h->new[6]) +
+		       sum_change(h->old[7], h->new[7]);
 	return sum;
 }
 
@@ -458,11 +475,13 @@ static __always_inline void packet_store_all(struct __sk_buff *skb, const struct
 				    BPF_F_RECOMPUTE_CSUM);
 }
 
-static __always_inline void packet_rewrite(struct __sk_buff *skb, const struct packet *p,
-					   struct tcp_head *h, struct rewrite *r)
+/* Not inlined: it is wanted in many places, none of them of a spliced answer. */
+static __noinline int packet_rewrite(struct __sk_buff *skb, const struct packet *p,
+				     struct tcp_head *h, struct rewrite *r)
 {
 	head_build(h, r);
 	packet_write(skb, p, h);
+	return 0;
 }
 
 /* The new TCP head, and the addresses of a packet that the connection `to` would send. */

@@ -32,22 +32,39 @@ static __always_inline __u64 seq_near(__u64 near, __u32 seq)
 	return near + (__s64)(__s32)(seq - (__u32)near);
 }
 
-/* Brings *at up to seq; returns by how much. The first one makes it known; @near: a number of the
- * same space, or 0. */
-static __always_inline __u64 seq_raise(__u64 *at, __u32 seq, __u64 near)
+static __always_inline __u64 seq_after(__u64 was, __u32 seq, __u64 near)
+{
+	return was || near ? seq_near(was ? was : near, seq) : 1ULL << 32 | seq;
+}
+
+/* Another CPU got in between. Apart from the hot code, which stands in fewer cache lines so. */
+static __noinline __u64 seq_raise_again(__u64 *at, __u32 seq, __u64 near)
 {
 	__u64 was, is;
 
 #pragma unroll
 	for (int i = 0; i < RAISE_TRIES; i++) {
 		was = *at;
-		is = was || near ? seq_near(was ? was : near, seq) : 1ULL << 32 | seq;
+		is = seq_after(was, seq, near);
 		if (was && is <= was)
 			return 0;
 		if (__sync_val_compare_and_swap(at, was, is) == was)
 			return was ? is - was : 0;
 	}
 	return 0;
+}
+
+/* Brings *at up to seq; returns by how much. The first one makes it known; @near: a number of the
+ * same space, or 0. */
+static __always_inline __u64 seq_raise(__u64 *at, __u32 seq, __u64 near)
+{
+	__u64 was = *at, is = seq_after(was, seq, near);
+
+	if (was && is <= was)
+		return 0;
+	if (__sync_val_compare_and_swap(at, was, is) == was)
+		return was ? is - was : 0;
+	return seq_raise_again(at, seq, near);
 }
 
 /* ---- one connection ---- */
@@ -114,7 +131,7 @@ static __always_inline int still_taken(const struct kvpin_splice_conn *u, __u64 
 /* ---- giving back ---- */
 
 /* Returns 1 for the one who does it, of the daemon and all CPUs. */
-static __always_inline int giving_begin(struct kvpin_splice_conn *u, __u64 word)
+static __noinline int giving_begin(struct kvpin_splice_conn *u, __u64 word)
 {
 	__u64 now;
 

@@ -39,7 +39,8 @@ static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
 	return bpf_map_lookup_elem(&splice_rings, &worker);
 }
 
-static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u32 entry, __u32 kind)
+/* Rare: apart from the hot code. */
+static __noinline int splice_event(const struct kvpin_splice_conn *u, __u32 entry, __u32 kind)
 {
 	void *ring = splice_ring(u);
 	struct kvpin_splice_config *config;
@@ -51,13 +52,14 @@ static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u3
 		config = bpf_map_lookup_elem(&splice_config, &zero);
 		if (config)
 			__sync_fetch_and_add(&config->ring_full, 1);
-		return;
+		return 0;
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->serial = u->serial;
 	e->server = entry;
 	e->kind = kind;
 	bpf_ringbuf_submit(e, 0);
+	return 0;
 }
 
 /* ---- times ---- */
@@ -102,17 +104,18 @@ static __always_inline void splice_times(struct kvpin_splice_conn *u, int token,
  * From here on nothing more goes past: what was forwarded so far is the end for this path, and the
  * relay goes on behind it, with what the server sends again.
  */
-static __always_inline void splice_cut(struct kvpin_splice_conn *u,
-				       const struct kvpin_splice_conn *c, __u32 entry, __u8 reason)
+static __noinline int splice_cut(struct kvpin_splice_conn *u, const struct kvpin_splice_conn *c,
+				 __u32 entry, __u8 reason)
 {
 	if (u->flags & KVPIN_SPLICE_CUT)
-		return;
+		return 0;
 	u->reason = reason;
 	__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CUT);
 	/* Sequentially consistent against the client's ACKs. */
 	__sync_lock_test_and_set(&u->end, c->sent > u->to ? c->sent : u->to);
 	splice_count(reason);
 	splice_event(u, entry, KVPIN_SPLICE_EVENT_CUT);
+	return 0;
 }
 
 /* ---- chunks ---- */
@@ -289,8 +292,8 @@ static long copy_turn(__u32 turn, struct copy *k)
 	return 0;
 }
 
-static __always_inline int splice_copy(struct __sk_buff *skb, const struct packet *p,
-				       const struct tcp_head *h, const struct kvpin_splice_conn *u)
+static __noinline int splice_copy(struct __sk_buff *skb, const struct packet *p,
+				  const struct tcp_head *h, const struct kvpin_splice_conn *u)
 {
 	struct copy k = {.skb = skb, .u = u, .at = p->at, .entry = p->entry};
 	struct kvpin_splice_config *config;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The answer's framing at tc: where does it end, when did tokens come, and what must not go past
- * the daemon. The parser is that of include/; bpf_loop() drives it.
+ * the daemon. The parser is that of include/; bpf_loop() drives it over what is not one whole chunk.
  *
  * Packets are walked in order. One that is ahead of its turn cannot be: from then on the daemon
  * follows the framing, from copies in its ring; they are forwarded all the same, since a client

@@ -31,6 +31,7 @@ struct tcp_skb_cb {
 /* include/linux/skbuff.h */
 struct sk_buff {
 	char cb[48];
+	__u8 ip_summed : 2;
 };
 
 struct sk_buff_head {
@@ -44,9 +45,18 @@ struct sk_psock {
 
 #pragma clang attribute pop
 
+/* include/linux/skbuff.h; of ip_summed */
+#define CHECKSUM_PARTIAL 3
+
 /* kernel/bpf/helpers.c, since 6.2 */
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
+
+/* Without it bpf_cast_to_kern_ctx() must not be reached. */
+static __always_inline int kernel_has_cast(void)
+{
+	return !!bpf_cast_to_kern_ctx;
+}
 
 /* TCP sequence number of a received segment's first byte. */
 static __always_inline __u32 segment_seq(struct __sk_buff *skb)

@@ -34,6 +34,21 @@ def test_a_second_request_is_steered_and_the_daemon_sleeps(start, kernel):
     assert (row["requests_relay"], row["requests_steer"], row["inflight"]) == (ENTERS_AFTER, 1000, 0)
 
 
+def test_a_connection_that_asks_once_enters_no_map(start, kernel):
+    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1")
+    clients = [start.client(steer.kvpin) for _ in range(5)]
+    for client in clients:
+        client.send(request("/json", "s", VERIFY))
+        answer_of(client, "gpu0")
+    for _ in range(ENTERS_AFTER - 1):  # the last to be looked at: the one worker is done with all
+        clients[0].send(request("/json", "s", VERIFY))
+        answer_of(clients[0], "gpu0")
+    steer.wait_armed()
+    assert len(steer.dump("cookies")) == 2  # its own and its server's
+    assert len(steer.words()) == 1
+    assert steer.gates() == {}
+
+
 def test_sessions_of_one_connection_alternate_between_servers(start, kernel):
     sims = start.sims(4, "uvicorn")
     steer = kernel(sims)

@@ -506,7 +506,6 @@ int splice_packet(struct __sk_buff *skb)
 	struct kvpin_splice_config *config;
 	struct kvpin_splice_conn *x;
 	__u32 direction = 0, zero = 0;
-	__u32 *where = NULL;
 	struct packet p = {};
 	struct work *k;
 
@@ -516,7 +515,7 @@ int splice_packet(struct __sk_buff *skb)
 	}
 	if (packet_read(skb, &p))
 		return TC_ACT_UNSPEC;
-	x = conn_find(&p, &direction, &where);
+	x = conn_find(&p, &direction);
 	if (!x)
 		return TC_ACT_UNSPEC;
 	k = bpf_map_lookup_elem(&splice_works, &zero);
@@ -526,7 +525,7 @@ int splice_packet(struct __sk_buff *skb)
 		/* A new connection with the addresses and ports of one that was closed; not a late
 		 * or repeated SYN of one that lives. */
 		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
-			*where = 0;
+			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_OVER);
 		return TC_ACT_UNSPEC;
 	}
 	if (k->head.odd)

@@ -14,6 +14,8 @@
  * Several CPUs may be here with packets of one pair. What they decide by is changed by atomic
  * operations only; timestamps are not, and are kept monotone where they go out.
  */
+#include "packet_write.bpf.h"
+#include "splice_find.bpf.h"
 #include "splice_walk.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -498,60 +500,12 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 
 /* ---- all ---- */
 
-static __always_inline int same_ip(const __be32 a[4], const __be32 b[4])
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
-/* Is it a packet of this connection's? Then which way does it go? */
-static __always_inline int conn_has(const struct kvpin_splice_conn *x,
-				    const struct kvpin_splice_key *key, __u32 *direction)
-{
-	if (key->to_port == x->local_port && key->from_port == x->remote_port &&
-	    same_ip(key->to, x->local) && same_ip(key->from, x->remote)) {
-		*direction = KVPIN_SPLICE_IN;
-		return 1;
-	}
-	*direction = KVPIN_SPLICE_OUT;
-	return key->from_port == x->local_port && key->to_port == x->remote_port &&
-	       same_ip(key->from, x->local) && same_ip(key->to, x->remote);
-}
-
-/* Sets p->entry; @where is the reference that led to it. */
-static __always_inline struct kvpin_splice_conn *conn_find(struct packet *p, __u32 *direction,
-							   __u32 **where)
-{
-	const struct kvpin_splice_hash secret = {{hash_times[0], hash_times[1]}};
-	__u64 hash = kvpin_splice_hash(&secret, &p->key);
-	__u32 nr = (__u32)hash & buckets_mask, none = kvpin_splice_ref(hash, -1);
-	struct kvpin_splice_bucket *bucket = bpf_map_lookup_elem(&splice_buckets, &nr);
-	struct kvpin_splice_conn *x;
-
-	if (!bucket)
-		return NULL;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < KVPIN_SPLICE_BUCKET_REFS; i++) {
-		__u32 ref = bucket->ref[i];
-
-		if (!(ref & KVPIN_SPLICE_REF_ENTRY) || ((ref ^ none) & ~KVPIN_SPLICE_REF_ENTRY))
-			continue;
-		p->entry = (ref & KVPIN_SPLICE_REF_ENTRY) - 1;
-		x = bpf_map_lookup_elem(&splice_conns, &p->entry);
-		if (x && conn_has(x, &p->key, direction)) {
-			*where = &bucket->ref[i];
-			return x;
-		}
-	}
-	return NULL;
-}
-
 SEC("tc")
 int splice_packet(struct __sk_buff *skb)
 {
 	struct kvpin_splice_config *config;
 	struct kvpin_splice_conn *x;
 	__u32 direction = 0, zero = 0;
-	__u32 *where = NULL;
 	struct packet p = {};
 	struct work *k;
 
@@ -561,7 +515,7 @@ int splice_packet(struct __sk_buff *skb)
 	}
 	if (packet_read(skb, &p))
 		return TC_ACT_UNSPEC;
-	x = conn_find(&p, &direction, &where);
+	x = conn_find(&p, &direction);
 	if (!x)
 		return TC_ACT_UNSPEC;
 	k = bpf_map_lookup_elem(&splice_works, &zero);
@@ -571,7 +525,7 @@ int splice_packet(struct __sk_buff *skb)
 		/* A new connection with the addresses and ports of one that was closed; not a late
 		 * or repeated SYN of one that lives. */
 		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
-			*where = 0;
+			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_OVER);
 		return TC_ACT_UNSPEC;
 	}
 	if (k->head.odd)

@@ -157,6 +157,7 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_ODD_OPTIONS = 1 << 10, /* TCP options in a layout that is not understood */
 	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe: let it see the answer */
 	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
+	KVPIN_SPLICE_OVER = 1 << 13,   /* nobody's: no packet belongs to it */
 };
 
 /*

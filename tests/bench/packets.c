@@ -157,6 +157,7 @@ static void key_add(uint32_t entry, uint32_t direction, const struct packet *p)
 	c->remote_port = in ? key.from_port : key.to_port;
 	h = kvpin_splice_hash(&hash, &key);
 	memset(buckets, 0, BUCKETS * sizeof(*buckets));
+	memset(skel->bss->hints, 0, sizeof(skel->bss->hints));
 	buckets[h & (BUCKETS - 1)].ref[0] = kvpin_splice_ref(h, entry);
 }
 

@@ -95,7 +95,10 @@ static void the_same_addresses_again_take_the_place(void **state)
 	assert_int_equal(kern_splice_add(&table, 0), 0);
 	assert_int_equal(kern_splice_add(&table, 4), 0);
 	kern_splice_del(&table, 0);
+	assert_int_equal(conns[0].flags, KVPIN_SPLICE_OVER);
 	assert_int_equal(kern_splice_add(&table, 5), 0);
+	assert_int_equal(conns[4].flags, KVPIN_SPLICE_OVER);
+	assert_int_equal(conns[5].flags, 0);
 	assert_int_equal(refs(4), 0);
 	assert_int_equal(refs(5), 1);
 	kern_splice_del(&table, 4);

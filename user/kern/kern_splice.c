@@ -401,7 +401,7 @@ static bool same_addresses(const struct kvpin_splice_conn *a, const struct kvpin
 
 int kern_splice_add(struct kern_splice *k, uint32_t entry)
 {
-	const struct kvpin_splice_conn *c = &k->conns[entry];
+	struct kvpin_splice_conn *c = &k->conns[entry];
 	uint64_t hash = hash_of(k, c);
 	struct kvpin_splice_bucket *bucket = &k->buckets[hash & k->buckets_mask];
 	uint32_t *room = NULL;
@@ -411,6 +411,8 @@ int kern_splice_add(struct kern_splice *k, uint32_t entry)
 		uint32_t was = __atomic_load_n(ref, __ATOMIC_SEQ_CST) & KVPIN_SPLICE_REF_ENTRY;
 
 		if (was && was <= k->nr_conns && same_addresses(&k->conns[was - 1], c)) {
+			__atomic_fetch_or(&k->conns[was - 1].flags, KVPIN_SPLICE_OVER,
+					  __ATOMIC_SEQ_CST);
 			room = ref;
 			break;
 		}
@@ -420,6 +422,7 @@ int kern_splice_add(struct kern_splice *k, uint32_t entry)
 	if (!room)
 		return -E2BIG;
 	__atomic_store_n(room, kvpin_splice_ref(hash, entry), __ATOMIC_SEQ_CST);
+	__atomic_fetch_and(&c->flags, ~KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -428,6 +431,7 @@ void kern_splice_del(struct kern_splice *k, uint32_t entry)
 	uint64_t hash = hash_of(k, &k->conns[entry]);
 	struct kvpin_splice_bucket *bucket = &k->buckets[hash & k->buckets_mask];
 
+	__atomic_fetch_or(&k->conns[entry].flags, KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
 	for (int i = 0; i < KVPIN_SPLICE_BUCKET_REFS; i++) {
 		uint32_t ref = kvpin_splice_ref(hash, entry);
 

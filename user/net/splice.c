@@ -103,6 +103,7 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	/* Turns go on from one owner of the entry to the next. */
 	turn = (splice_word(k) + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN;
 	memset(k, 0, sizeof(*k));
+	__atomic_store_n(&k->flags, KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
 	k->word = turn;
 	k->serial = ++sp->serial;
 	k->role = role;

@@ -216,6 +216,7 @@ static void print_backends(const json_t *answer)
 		{"WEIGHT", "weight", TABLE_NUMBER, NULL},
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
+		{"RESTARTS", "restarts", TABLE_NUMBER, "0"},
 		{"KERNEL", "requests_kernel", TABLE_NUMBER, NULL},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
@@ -249,6 +250,7 @@ static void print_sessions(const json_t *answer)
 		{"TURNS", "turns", TABLE_NUMBER, NULL},
 		{"MOVES", "moves", TABLE_NUMBER, NULL},
 		{"TOKENS", "context_tokens", TABLE_NUMBER, "0"},
+		{"CACHE", "cache", TABLE_TEXT, "kept"},
 		{"LATEST", "last_turn", TABLE_TEXT, ""},
 		{"COLD", "cold_streak", TABLE_NUMBER, "0"},
 		{"AGE", "age_s", TABLE_SECONDS, NULL},

@@ -283,6 +283,7 @@ static json_t *backend_json(const struct control *c, const struct metrics_sum *s
 	control_put_int(o, "exchange_ms", atomic_load(&s->exchange_ms));
 	control_put_int(o, "prefill_tokens_per_s", atomic_load(&s->rate) / GUARD_TOKEN_BYTES);
 	control_put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
+	control_put_int(o, "restarts", atomic_load(&s->restarts));
 	put_counts(o, sum, slot);
 	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
 	return o;
@@ -323,6 +324,8 @@ static json_t *session_json(const struct balancer *b, const struct session *s, u
 	control_put_int(o, "turns", s->turns);
 	control_put_int(o, "moves", s->moves);
 	control_put_int(o, "context_tokens", s->context / GUARD_TOKEN_BYTES);
+	control_put_str(o, "cache",
+			s->epoch == backend_epoch(&b->backends.slot[s->backend]) ? "kept" : "lost");
 	control_put_str(o, "last_turn", s->prefill_ms ? guard_turn_names[s->turn] : "");
 	control_put_int(o, "cold_streak", s->cold);
 	put_seconds(o, "age_s", s->created_ms, now_ms);

@@ -35,6 +35,7 @@
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
 #include "ops/props.h"
+#include "ops/restart_watch.h"
 #include "ops/session_file.h"
 
 #define TICK_MS	  100
@@ -60,9 +61,10 @@ struct daemon {
 	uid_t uid;	       /* who to be after the start; 0: no change */
 	gid_t gid;
 	struct balancer balancer;
-	bool balancer_up, workers_up;
+	bool balancer_up, workers_up, restarts_up;
 	struct metrics_base base;
 	struct key_watch watch;
+	struct restart_watch restarts;
 	struct health *health;
 	struct props *props;
 	struct metrics *metrics;
@@ -238,6 +240,7 @@ static void on_tick(uv_timer_t *timer)
 		splice_tick(d->splice, balancer_config(&d->balancer));
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
+	restart_watch_tick(&d->restarts, &d->balancer);
 	if (!d->draining)
 		return;
 	if (balancer_idle(&d->balancer)) {
@@ -465,8 +468,12 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	rc = balancer_listen(&d->balancer, why, why_bytes);
 	if (!rc)
 		rc = privilege_end(d, c, why, why_bytes);
-	if (!rc)
-		rc = balancer_start(&d->balancer, why, why_bytes);
+	if (rc)
+		return rc;
+	/* Who listens before the first request goes there. */
+	restart_watch_init(&d->restarts, &d->balancer);
+	d->restarts_up = true;
+	rc = balancer_start(&d->balancer, why, why_bytes);
 	if (rc)
 		return rc;
 	d->workers_up = true;
@@ -511,6 +518,8 @@ static void daemon_stop(struct daemon *d)
 	if (d->balancer_up) {
 		balancer_halt(&d->balancer);
 		sessions_save(d);
+		if (d->restarts_up)
+			restart_watch_fini(&d->restarts);
 		balancer_fini(&d->balancer);
 	}
 	splice_close(d->splice);

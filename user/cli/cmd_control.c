@@ -216,8 +216,8 @@ static void print_backends(const json_t *answer)
 		{"WEIGHT", "weight", TABLE_NUMBER, NULL},
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
-		{"RESTARTS", "restarts", TABLE_NUMBER, "0"},
 		{"KERNEL", "requests_kernel", TABLE_NUMBER, NULL},
+		{"RESTARTS", "restarts", TABLE_NUMBER, "0"},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
 

@@ -103,3 +103,37 @@ def test_restarts_are_noticed_as_another_user(start):
     wait_until(lambda: restarts(kvpin) == 1)
     run(kvpin, "a")
     assert explain(kvpin, "a")[0]["pin_cold"] is True
+
+
+@pytest.mark.parametrize("meanwhile", ["lives", "restarts"])
+def test_the_ledger_outlives_kvpin(start, meanwhile):
+    """... and a server that restarts while kvpin is away is cold for it."""
+    sim = start.sim("gpu0", prefill_tps=4000)
+    state = ("--session-state", str(start.tmp / "sessions.state"))
+    kvpin = start.kvpin([sim], *RARE, *state)
+    for _ in range(3):
+        run(kvpin, "a", words=800)
+    before, rate = session(kvpin), backends(kvpin)["gpu0"]
+    assert before["last_turn"] == "warm" and rate["prefill_tokens_per_s"] > 0
+    kvpin.stop()
+    if meanwhile == "restarts":
+        sim = killed_and_back(start, sim)
+    kvpin = start.kvpin([sim], *RARE, *state)
+    row = session(kvpin)
+    assert {k: row[k] for k in ("turns", "context_tokens", "last_turn", "cold_streak")} == \
+        {k: before[k] for k in ("turns", "context_tokens", "last_turn", "cold_streak")}
+    for what in "prefill_tokens_per_s", "exchange_ms":
+        assert backends(kvpin)["gpu0"][what] == rate[what]
+    lost = meanwhile == "restarts"
+    assert row["cache"] == ("lost" if lost else "kept")
+    assert restarts(kvpin) == lost
+    run(kvpin, "a", words=800)
+    assert explain(kvpin, "a")[0]["pin_cold"] is lost
+    assert session(kvpin)["last_turn"] == ("first" if lost else "warm")
+    # What was lost stays lost over another restart of kvpin.
+    killed_and_back(start, sim)
+    wait_until(lambda: restarts(kvpin) == 1 + lost)
+    kvpin.stop()
+    kvpin = start.kvpin([sim], *RARE, *state)
+    assert session(kvpin)["cache"] == "lost"
+    assert restarts(kvpin) == 0

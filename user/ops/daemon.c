@@ -386,7 +386,7 @@ static void sessions_load(struct daemon *d)
 		LOG(INFO, "sessions of a kvpin that did not end cleanly adopted",
 		    F_UINT("sessions", adopted));
 	if (path)
-		session_file_load(path, &d->balancer);
+		session_file_load(path, &d->balancer, &d->restarts);
 }
 
 /* Only what the start needs is in effect from here on. */
@@ -464,6 +464,8 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	if (rc)
 		goto err_config;
 	d->balancer_up = true;
+	restart_watch_init(&d->restarts);
+	d->restarts_up = true;
 	sessions_load(d);
 	rc = balancer_listen(&d->balancer, why, why_bytes);
 	if (!rc)
@@ -471,8 +473,7 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	if (rc)
 		return rc;
 	/* Who listens before the first request goes there. */
-	restart_watch_init(&d->restarts, &d->balancer);
-	d->restarts_up = true;
+	restart_watch_tick(&d->restarts, &d->balancer);
 	rc = balancer_start(&d->balancer, why, why_bytes);
 	if (rc)
 		return rc;
@@ -502,7 +503,7 @@ static void sessions_save(struct daemon *d)
 	const char *path = config_session_state(balancer_config(&d->balancer));
 
 	if (path && d->workers_up)
-		session_file_save(path, &d->balancer);
+		session_file_save(path, &d->balancer, &d->restarts);
 }
 
 static void daemon_stop(struct daemon *d)

@@ -43,6 +43,28 @@ static bool same_server(const struct restart_seen *s, const struct backend *b)
 	return s->name_hash == b->name_hash && addr_equal(&s->addr, &b->addr);
 }
 
+void restart_watch_expect(struct restart_watch *w, const struct backend *b, const uint64_t *cookie,
+			  uint32_t nr)
+{
+	struct restart_seen *s = &w->seen[b->id];
+
+	*s = (struct restart_seen){
+		.name_hash = b->name_hash,
+		.addr = b->addr,
+		.generation = atomic_load(&b->generation),
+		.nr = nr,
+	};
+	memcpy(s->cookie, cookie, nr * sizeof(*cookie));
+}
+
+const struct restart_seen *restart_watch_seen(const struct restart_watch *w,
+					      const struct backend *b)
+{
+	const struct restart_seen *s = &w->seen[b->id];
+
+	return same_server(s, b) ? s : NULL;
+}
+
 static uint32_t listening(const struct restart_watch *w, const struct backend *b,
 			  uint64_t cookie[LISTENERS_GROUP_MAX])
 {
@@ -95,12 +117,11 @@ void restart_watch_tick(struct restart_watch *w, struct balancer *b)
 	}
 }
 
-void restart_watch_init(struct restart_watch *w, struct balancer *b)
+void restart_watch_init(struct restart_watch *w)
 {
 	memset(w, 0, sizeof(*w));
 	w->fd = listeners_open();
 	if (w->fd < 0)
 		LOG(WARN, "restarts of servers between two checks are not noticed: no sock_diag",
 		    F_STR("error", strerror(-w->fd)));
-	restart_watch_tick(w, b);
 }

@@ -31,12 +31,20 @@ struct restart_watch {
 	struct restart_seen seen[BACKENDS_MAX];
 };
 
-/** restart_watch_init() - take the first look; ends with restart_watch_fini(). Without sock_diag it
- * warns and does nothing from then on */
-void restart_watch_init(struct restart_watch *w, struct balancer *b);
+/** restart_watch_init() - ends with restart_watch_fini(). Without sock_diag it warns and does
+ * nothing from then on */
+void restart_watch_init(struct restart_watch *w);
 void restart_watch_fini(struct restart_watch *w);
 
-/** restart_watch_tick() - look, four times a second; main thread */
+/** restart_watch_expect() - whose sockets a former kvpin saw; before the first tick */
+void restart_watch_expect(struct restart_watch *w, const struct backend *b, const uint64_t *cookie,
+			  uint32_t nr);
+
+/** restart_watch_seen() - what was seen of a server, or NULL */
+const struct restart_seen *restart_watch_seen(const struct restart_watch *w,
+					      const struct backend *b);
+
+/** restart_watch_tick() - look: at the first call, and then four times a second; main thread */
 void restart_watch_tick(struct restart_watch *w, struct balancer *b);
 
 /**

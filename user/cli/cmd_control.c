@@ -183,6 +183,7 @@ static void print_status(const json_t *answer)
 		{"sessions", "sessions", TABLE_NUMBER, NULL},
 		{"keys", "keys", TABLE_TEXT, NULL},
 		{"keyless", "keyless", TABLE_TEXT, NULL},
+		{"peers", "peers", TABLE_TEXT, ""},
 		{"advice", "advice", TABLE_TEXT, ""},
 		{"requests relayed", "requests_relay", TABLE_NUMBER, NULL},
 		{"requests steered", "requests_steer", TABLE_NUMBER, NULL},

@@ -41,6 +41,7 @@ struct entry {
 	struct session session; /* backend is SESSION_NO_BACKEND while the entry is free */
 	uint32_t chain;		/* next in the bucket, or in the free list */
 	uint32_t newer, older;	/* ring by last use */
+	uint32_t stamp;		/* session_stamp() of its server's choice; 0: not known */
 };
 
 _Static_assert(sizeof(struct entry) == 64, "what the README says a session costs");
@@ -59,6 +60,7 @@ struct shard {
 struct session_table {
 	uint64_t multiplier;	      /* odd, secret */
 	struct session_mirror mirror; /* get is NULL: none */
+	struct session_watch watch;   /* changed is NULL: nobody */
 	uint32_t shard_bits, bucket_bits;
 	_Atomic uint64_t ttl_ms;
 	_Atomic uint64_t evicted;
@@ -156,6 +158,7 @@ struct session_table *session_table_new(uint32_t max, uint64_t ttl_ms, uint64_t 
 		return NULL;
 	t->multiplier = secret_multiplier(secret);
 	t->mirror = (struct session_mirror){0};
+	t->watch = (struct session_watch){0};
 	t->shard_bits = bits;
 	t->bucket_bits = bucket_bits_for(cap_share(max, nr, 0));
 	atomic_init(&t->ttl_ms, ttl_ms);
@@ -190,6 +193,17 @@ void session_table_free(struct session_table *t)
 void session_table_mirror(struct session_table *t, const struct session_mirror *m)
 {
 	t->mirror = m ? *m : (struct session_mirror){0};
+}
+
+void session_table_watch(struct session_table *t, const struct session_watch *w)
+{
+	t->watch = w ? *w : (struct session_watch){0};
+}
+
+static void watch_tell(const struct session_table *t, uint64_t id, uint32_t stamp, bool gone)
+{
+	if (t->watch.changed)
+		t->watch.changed(t->watch.arg, id, stamp, gone);
 }
 
 uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t ttl_ms)
@@ -360,7 +374,8 @@ static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_m
 }
 
 /* The caller made room: count < cap <= room. */
-static void entry_insert(struct session_table *t, struct shard *sh, const struct session *s)
+static void entry_insert(struct session_table *t, struct shard *sh, const struct session *s,
+			 uint32_t stamp)
 {
 	uint32_t *bucket = mix_bucket(t, sh, id_mix(t, s->id));
 	uint32_t i = sh->free;
@@ -370,6 +385,7 @@ static void entry_insert(struct session_table *t, struct shard *sh, const struct
 	else
 		i = ++sh->used;
 	sh->entry[i].session = *s;
+	sh->entry[i].stamp = stamp;
 	sh->entry[i].chain = *bucket;
 	*bucket = i;
 	ring_push(sh, i);
@@ -401,6 +417,7 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->epoch = 0;
 	txn->control = false;
 	txn->context = 0;
+	txn->stamp = 0;
 	if (i)
 		txn->session = sh->entry[i].session;
 	else
@@ -413,6 +430,14 @@ static uint32_t context_of(uint64_t bytes)
 	return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
 }
 
+static void entry_move(struct session_table *t, struct entry *e, uint32_t backend, uint32_t stamp)
+{
+	live_sub(t, e->session.backend);
+	live_add(t, backend);
+	e->session.backend = backend;
+	e->stamp = stamp;
+}
+
 static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_t i,
 			uint32_t backend)
 {
@@ -421,10 +446,9 @@ static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_
 	uint64_t now_ms = txn->now_ms;
 
 	if (s->backend != backend) {
-		live_sub(t, s->backend);
-		live_add(t, backend);
-		s->backend = backend;
+		entry_move(t, &sh->entry[i], backend, txn->stamp);
 		s->moves++;
+		watch_tell(t, s->id, txn->stamp, false);
 	}
 	s->epoch = txn->epoch;
 	s->control = txn->control;
@@ -466,8 +490,9 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 		};
 
 		shard_trim(t, sh, txn->now_ms, &trim);
-		entry_insert(t, sh, &s);
+		entry_insert(t, sh, &s, txn->stamp);
 		mirror_put(t, &s);
+		watch_tell(t, s.id, txn->stamp, false);
 	}
 	pthread_mutex_unlock(&sh->lock);
 }
@@ -476,8 +501,10 @@ bool session_forget(struct session_txn *txn)
 {
 	struct shard *sh = &txn->table->shard[txn->shard];
 
-	if (txn->entry)
+	if (txn->entry) {
 		entry_remove(txn->table, sh, txn->entry);
+		watch_tell(txn->table, txn->session.id, txn->stamp, true);
+	}
 	pthread_mutex_unlock(&sh->lock);
 	return txn->entry;
 }
@@ -510,30 +537,156 @@ void session_abort(struct session_txn *txn)
 	pthread_mutex_unlock(&txn->table->shard[txn->shard].lock);
 }
 
-bool session_adopt(struct session_table *t, const struct session *s)
+/* Where there is room, or where it is younger than the shard's longest unused pin. */
+static bool entry_adopt(struct session_table *t, struct shard *sh, const struct session *s,
+			uint32_t stamp)
 {
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
-	bool taken = false;
-
-	if (s->backend >= BACKENDS_MAX)
-		return false;
-	pthread_mutex_lock(&sh->lock);
-	if (entry_find(t, sh, s->id))
-		goto out;
 	if (sh->count >= sh->cap) {
 		uint32_t oldest = sh->entry[0].newer;
 
 		if (sh->entry[oldest].session.last_used_ms >= s->last_used_ms)
-			goto out;
+			return false;
 		entry_remove(t, sh, oldest);
 	}
-	entry_insert(t, sh, s);
+	entry_insert(t, sh, s, stamp);
 	mirror_put(t, s);
-	taken = true;
-out:
+	return true;
+}
+
+bool session_adopt(struct session_table *t, const struct session *s)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
+	bool taken;
+
+	if (s->backend >= BACKENDS_MAX)
+		return false;
+	pthread_mutex_lock(&sh->lock);
+	taken = !entry_find(t, sh, s->id) && entry_adopt(t, sh, s, 0);
 	pthread_mutex_unlock(&sh->lock);
 	return taken;
 }
+
+/* ---- other balancers ---- */
+
+uint32_t session_stamp(uint64_t real_ms)
+{
+	uint32_t stamp = (uint32_t)(real_ms / 10);
+
+	return stamp ? stamp : 1;
+}
+
+int session_stamp_cmp(uint32_t a, uint32_t b)
+{
+	int32_t differ = (int32_t)(a - b);
+
+	if (!a || !b)
+		return (a != 0) - (b != 0);
+	return (differ > 0) - (differ < 0);
+}
+
+/* Of two that hold the same session at one server. */
+static enum session_merged entry_use(struct session_table *t, struct shard *sh, uint32_t i,
+				     const struct session *s, uint32_t stamp)
+{
+	struct entry *e = &sh->entry[i];
+	bool later = s->last_used_ms > e->session.last_used_ms;
+
+	if (session_stamp_cmp(stamp, e->stamp) > 0)
+		e->stamp = stamp;
+	if (s->turns > e->session.turns)
+		e->session.turns = s->turns;
+	if (!later)
+		return SESSION_MERGED_NOTHING;
+	e->session.last_used_ms = s->last_used_ms;
+	e->session.epoch = s->epoch;
+	if (s->context)
+		e->session.context = s->context;
+	ring_unlink(sh, i);
+	ring_push(sh, i);
+	return SESSION_MERGED_USE;
+}
+
+static enum session_merged entry_conflict(struct session_table *t, struct shard *sh, uint32_t i,
+					  const struct session *s, uint32_t stamp,
+					  const uint64_t rank[BACKENDS_MAX])
+{
+	struct entry *e = &sh->entry[i];
+	int differ = session_stamp_cmp(stamp, e->stamp);
+
+	if (differ < 0 || (!differ && rank[s->backend] <= rank[e->session.backend]))
+		return SESSION_MERGED_KEPT;
+	entry_move(t, e, s->backend, stamp);
+	e->session.moves = s->moves;
+	e->session.epoch = s->epoch;
+	e->session.cold = s->cold;
+	entry_use(t, sh, i, s, stamp);
+	return SESSION_MERGED_MOVED;
+}
+
+enum session_merged session_merge(struct session_table *t, const struct session *s, uint32_t stamp,
+				  const uint64_t rank[BACKENDS_MAX], uint64_t now_ms)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
+	enum session_merged done = SESSION_MERGED_NOTHING;
+	uint32_t i;
+
+	if (s->backend >= BACKENDS_MAX || pin_expired(t, s, now_ms))
+		return done;
+	pthread_mutex_lock(&sh->lock);
+	i = entry_find(t, sh, s->id);
+	if (i) {
+		entry_merge(t, sh, i);
+		if (pin_expired(t, &sh->entry[i].session, now_ms)) {
+			entry_remove(t, sh, i);
+			i = 0;
+		}
+	}
+	if (!i)
+		done = entry_adopt(t, sh, s, stamp) ? SESSION_MERGED_NEW : done;
+	else if (sh->entry[i].session.backend == s->backend)
+		done = entry_use(t, sh, i, s, stamp);
+	else
+		done = entry_conflict(t, sh, i, s, stamp, rank);
+	if (done == SESSION_MERGED_USE || done == SESSION_MERGED_MOVED)
+		mirror_put(t, &sh->entry[i].session);
+	pthread_mutex_unlock(&sh->lock);
+	return done;
+}
+
+bool session_merge_gone(struct session_table *t, uint64_t id, uint32_t stamp)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
+	bool gone;
+	uint32_t i;
+
+	pthread_mutex_lock(&sh->lock);
+	i = entry_find(t, sh, id);
+	gone = i && session_stamp_cmp(sh->entry[i].stamp, stamp) <= 0;
+	if (gone)
+		entry_remove(t, sh, i);
+	pthread_mutex_unlock(&sh->lock);
+	return gone;
+}
+
+bool session_peek(struct session_table *t, uint64_t id, uint64_t now_ms, struct session *out,
+		  uint32_t *stamp)
+{
+	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
+	bool found;
+	uint32_t i;
+
+	pthread_mutex_lock(&sh->lock);
+	i = entry_find(t, sh, id);
+	*out = sh->entry[i].session;
+	*stamp = sh->entry[i].stamp;
+	if (i)
+		mirror_merge(t, out);
+	found = i && !pin_expired(t, out, now_ms);
+	pthread_mutex_unlock(&sh->lock);
+	return found;
+}
+
+/* ---- */
 
 static int last_used_cmp(const void *a, const void *b)
 {
@@ -593,7 +746,7 @@ uint64_t session_evicted(const struct session_table *t)
 
 /* Copies from entry *at on; sets *at to the next one, or to 0 behind the shard's last. */
 static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t now_ms, uint32_t *at,
-			   struct session *out, uint32_t max)
+			   struct session *out, uint32_t *stamp, uint32_t max)
 {
 	uint32_t most = t->mirror.get ? LIST_PER_LOCK_MIRRORED : LIST_PER_LOCK;
 	uint32_t i = *at, looked = 0, n = 0;
@@ -604,6 +757,8 @@ static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t n
 			continue;
 		/* Only the copy is corrected: looking must not change the ring's order. */
 		out[n] = sh->entry[i].session;
+		if (stamp)
+			stamp[n] = sh->entry[i].stamp;
 		mirror_merge(t, &out[n]);
 		n += !pin_expired(t, &out[n], now_ms);
 	}
@@ -613,8 +768,8 @@ static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t n
 }
 
 /* The cursor is shard << 32 | entry; 0 at the entry means the shard's first. */
-uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
-		      struct session *out, uint32_t max)
+uint32_t session_list_stamped(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
+			      struct session *out, uint32_t *stamp, uint32_t max)
 {
 	uint32_t nr = 1U << t->shard_bits, n = 0;
 	uint64_t shard = *cursor >> 32;
@@ -623,7 +778,8 @@ uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor
 	while (n < max && shard < nr) {
 		if (!at)
 			at = 1;
-		n += shard_list(t, &t->shard[shard], now_ms, &at, out + n, max - n);
+		n += shard_list(t, &t->shard[shard], now_ms, &at, out + n, stamp ? stamp + n : NULL,
+				max - n);
 		if (!at)
 			shard++;
 	}

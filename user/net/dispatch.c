@@ -219,6 +219,7 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 	txn->epoch = backend_epoch(b);
 	txn->control = x->control;
 	txn->context = request_bytes(x);
+	txn->stamp = balancer_stamp();
 	x->bound = true;
 	session_commit(txn, d->backend);
 }

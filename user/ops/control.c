@@ -19,6 +19,7 @@
 #include "ops/control_private.h"
 #include "ops/control_socket.h"
 #include "ops/key_watch.h"
+#include "ops/peers.h"
 
 /* People and scripts of one host. */
 #define CONTROL_CONNECTIONS_MAX 64
@@ -177,6 +178,22 @@ static json_t *counts_json(const char *const *names, unsigned int nr, const _Ato
 	return o;
 }
 
+/* Other balancers: "10.0.0.2:7946 up", or "away". */
+static json_t *peers_json(const struct balancer *b)
+{
+	char text[ADDR_TEXT_MAX], entry[ADDR_TEXT_MAX + 8];
+	json_t *list = json_array();
+	struct peers_stats stats;
+
+	peers_stats(b->peers, &stats);
+	for (unsigned int i = 0; i < stats.nr; i++) {
+		snprintf(entry, sizeof(entry), "%s %s", addr_format(&stats.peer[i].addr, text),
+			 stats.peer[i].up ? "up" : "away");
+		json_array_append_new(list, json_string(entry));
+	}
+	return list;
+}
+
 static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
 {
 	const struct balancer *b = c->p.balancer;
@@ -218,6 +235,7 @@ static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *co
 	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
 	json_object_set_new(body, "keyless",
 			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
+	json_object_set_new(body, "peers", peers_json(b));
 	control_put_str(body, "advice", key_watch_text(c->p.watch));
 	put_requests(body, requests);
 	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));

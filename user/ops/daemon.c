@@ -35,6 +35,7 @@
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
 #include "ops/props.h"
+#include "ops/peers.h"
 #include "ops/restart_watch.h"
 #include "ops/session_file.h"
 
@@ -65,6 +66,7 @@ struct daemon {
 	struct metrics_base base;
 	struct key_watch watch;
 	struct restart_watch restarts;
+	struct peers *peers; /* NULL: without others */
 	struct health *health;
 	struct props *props;
 	struct metrics *metrics;
@@ -139,6 +141,8 @@ static void note_restarts(const struct daemon *d, const struct config *c, char *
 		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
 	if (c->splice.ring_bytes != old->splice.ring_bytes)
 		note_add(text, bytes, "splice: a changed ring needs a restart");
+	if (memcmp(&c->peers, &old->peers, sizeof(c->peers)))
+		note_add(text, bytes, "peers: a change needs a restart");
 	if (strcmp(c->user, old->user))
 		note_add(text, bytes, "user: a change needs a restart");
 }
@@ -458,6 +462,10 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	rc = splice_start(d, c, why, why_bytes);
 	if (rc)
 		goto err_config;
+	rc = peers_open(&d->peers, c, why, why_bytes);
+	if (rc)
+		goto err_config;
+	d->balancer.peers = d->peers;
 	d->balancer.steer = d->steer;
 	d->balancer.splice = d->splice;
 	rc = balancer_init(&d->balancer, c, why, why_bytes);
@@ -467,6 +475,7 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	restart_watch_init(&d->restarts);
 	d->restarts_up = true;
 	sessions_load(d);
+	peers_attach(d->peers, &d->balancer);
 	rc = balancer_listen(&d->balancer, why, why_bytes);
 	if (!rc)
 		rc = privilege_end(d, c, why, why_bytes);
@@ -484,8 +493,8 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	d->props = props_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->props)
 		return -EIO;
-	rc = 0;
-	if (d->metrics)
+	rc = peers_serve(d->peers, &d->lock, why, why_bytes);
+	if (!rc && d->metrics)
 		rc = metrics_serve(d->metrics, &d->balancer, &d->base, &d->lock, why, why_bytes);
 	if (!rc && d->control)
 		rc = control_serve(d->control, &control, why, why_bytes);
@@ -518,6 +527,7 @@ static void daemon_stop(struct daemon *d)
 	health_stop(d->health);
 	if (d->balancer_up) {
 		balancer_halt(&d->balancer);
+		peers_stop(d->peers);
 		sessions_save(d);
 		if (d->restarts_up)
 			restart_watch_fini(&d->restarts);

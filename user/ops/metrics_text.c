@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/decide.h"
+#include "ops/peers.h"
 
 static const char *const http_error_names[KVPIN_HTTP_NR] = {
 #define ERROR_X(id, text) [KVPIN_HTTP_##id] = text,
@@ -387,6 +388,7 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 			       offsetof(struct backend_stats, resends));
 	render_hists(p);
 	render_restarts(p);
+	peers_render(p->balancer->peers, p->out);
 	render_turns(p);
 	render_paths(p);
 	render_sessions(p);

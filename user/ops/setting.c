@@ -189,6 +189,17 @@ const struct setting settings[] = {
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(splice.ring_bytes), .min = 65536, .max = 64 * 1024 * 1024},
 
+	{.key = "peers.listen", .flag = "peer-listen", .arg = "ADDR|off",
+	 .example = "\"10.0.0.1:7946\"", .help = "other balancers tell their pins here",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.listen), .max = 1},
+	{.key = "peers.to", .flag = "peers", .arg = "ADDR,...|off",
+	 .example = "\"10.0.0.2:7946, 10.0.0.3:7946\"",
+	 .help = "other balancers, which are told of the pins here",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.to), .max = PEERS_MAX},
+	{.key = "peers.secret", .flag = "peer-secret", .arg = "PATH|off",
+	 .example = "/etc/kvpin/peers.secret", .help = "file with the secret that they share",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_STATE_PATH, AT(peers.secret)},
+
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},
 	{.key = "control", .flag = "control", .arg = "PATH|off",
@@ -448,6 +459,8 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_dir_path(s, c, text, why, why_bytes);
 	case SETTING_METRICS:
 		return set_metrics(c, text, why, why_bytes);
+	case SETTING_ADDRS:
+		return setting_set_addrs(s, c, text, why, why_bytes);
 	case SETTING_LISTEN:
 		return setting_add_listen(c, text, why, why_bytes);
 	case SETTING_HEADER_NAME:
@@ -497,6 +510,8 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_HEADER_NAME:
 		return strcpy(text, *((const char *)c + s->offset) ? (const char *)c + s->offset
 								   : s->zero);
+	case SETTING_ADDRS:
+		return setting_format_addrs(s, c, text);
 	case SETTING_USER:
 		return strcpy(text, c->user[0] ? c->user : "off");
 	case SETTING_SOCKET_PATH:

@@ -135,6 +135,28 @@ static void at_the_cap_the_younger_use_stays(void **state)
 	session_table_free(t);
 }
 
+/* Two hosts' clocks, or two choices within one tick of them. */
+static void a_choice_that_knows_the_former_one_is_later(void **state)
+{
+	struct session_table *t = table();
+	struct session s;
+	uint32_t stamp;
+
+	merge(t, 1, 1, 100, NOW_MS);
+	bind_to(t, 1, 0, 100);
+	session_peek(t, 1, NOW_MS, &s, &stamp);
+	assert_int_equal(stamp, 101);
+	bind_to(t, 1, 2, 50);
+	session_peek(t, 1, NOW_MS, &s, &stamp);
+	assert_int_equal(stamp, 102);
+	assert_int_equal(merge(t, 1, 1, 101, NOW_MS), SESSION_MERGED_KEPT);
+	merge(t, 1, 1, UINT32_MAX, NOW_MS);
+	bind_to(t, 1, 0, UINT32_MAX);
+	session_peek(t, 1, NOW_MS, &s, &stamp);
+	assert_int_not_equal(stamp, 0);
+	session_table_free(t);
+}
+
 /* Every balancer hears every choice, each in an order of its own: all end with the same owners. */
 static void tables_that_hear_the_same_in_any_order_agree(void **state)
 {
@@ -341,6 +363,7 @@ int main(void)
 		cmocka_unit_test(one_server_keeps_the_later_use),
 		cmocka_unit_test(a_removal_undoes_what_was_chosen_before),
 		cmocka_unit_test(at_the_cap_the_younger_use_stays),
+		cmocka_unit_test(a_choice_that_knows_the_former_one_is_later),
 		cmocka_unit_test(tables_that_hear_the_same_in_any_order_agree),
 		cmocka_unit_test(the_watch_hears_of_choices_and_not_of_uses_nor_of_merges),
 		cmocka_unit_test(records_come_back),

@@ -438,6 +438,14 @@ static void entry_move(struct session_table *t, struct entry *e, uint32_t backen
 	e->stamp = stamp;
 }
 
+/* A choice that knows of the former one is later than that, whatever the clocks say. */
+static uint32_t stamp_after(uint32_t former, uint32_t now)
+{
+	if (session_stamp_cmp(now, former) > 0)
+		return now;
+	return former + 1 ? former + 1 : 1;
+}
+
 static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_t i,
 			uint32_t backend)
 {
@@ -446,9 +454,11 @@ static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_
 	uint64_t now_ms = txn->now_ms;
 
 	if (s->backend != backend) {
-		entry_move(t, &sh->entry[i], backend, txn->stamp);
+		uint32_t stamp = stamp_after(sh->entry[i].stamp, txn->stamp);
+
+		entry_move(t, &sh->entry[i], backend, stamp);
 		s->moves++;
-		watch_tell(t, s->id, txn->stamp, false);
+		watch_tell(t, s->id, stamp, false);
 	}
 	s->epoch = txn->epoch;
 	s->control = txn->control;
@@ -502,8 +512,10 @@ bool session_forget(struct session_txn *txn)
 	struct shard *sh = &txn->table->shard[txn->shard];
 
 	if (txn->entry) {
+		uint32_t stamp = stamp_after(sh->entry[txn->entry].stamp, txn->stamp);
+
 		entry_remove(txn->table, sh, txn->entry);
-		watch_tell(txn->table, txn->session.id, txn->stamp, true);
+		watch_tell(txn->table, txn->session.id, stamp, true);
 	}
 	pthread_mutex_unlock(&sh->lock);
 	return txn->entry;

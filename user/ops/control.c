@@ -272,7 +272,7 @@ static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t s
 	control_put_int(object, "bytes_down", down);
 }
 
-static const char *backend_state_text(const struct backend *s)
+const char *control_state_text(const struct backend *s)
 {
 	uint32_t state = atomic_load(&s->state);
 
@@ -291,7 +291,7 @@ static json_t *backend_json(const struct control *c, const struct metrics_sum *s
 
 	control_put_str(o, "name", s->name);
 	control_put_str(o, "address", addr_format(&s->addr, text));
-	control_put_str(o, "state", backend_state_text(s));
+	control_put_str(o, "state", control_state_text(s));
 	control_put_str(o, "cause", backend_cause_names[cause]);
 	control_put_int(o, "weight", atomic_load(&s->weight));
 	control_put_int(o, "slots", atomic_load(&s->slots));
@@ -331,7 +331,7 @@ static enum MHD_Result reply_backends(struct control *c, struct MHD_Connection *
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static json_t *session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
+json_t *control_session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
 {
 	json_t *o = json_object();
 	char id[17];
@@ -378,7 +378,7 @@ static bool sessions_list(const struct balancer *b, uint64_t slots, uint32_t lim
 				continue;
 			if (!limit--)
 				return true;
-			json_array_append_new(list, session_json(b, &batch[i], now_ms));
+			json_array_append_new(list, control_session_json(b, &batch[i], now_ms));
 		}
 	} while (cursor != UINT64_MAX);
 	return false;
@@ -452,13 +452,17 @@ static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *co
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
+static enum MHD_Result reply_top(struct control *c, struct MHD_Connection *conn)
+{
+	return control_top(&c->p, conn);
+}
+
 static const struct {
 	const char *method, *url;
 	enum MHD_Result (*answer)(struct control *c, struct MHD_Connection *conn);
 } routes[] = {
-	{"GET", "/v1/status", reply_status},
-	{"GET", "/v1/backends", reply_backends},
-	{"GET", "/v1/sessions", reply_sessions},
+	{"GET", "/v1/status", reply_status},	 {"GET", "/v1/backends", reply_backends},
+	{"GET", "/v1/sessions", reply_sessions}, {"GET", "/v1/top", reply_top},
 	{"POST", "/v1/reload", reply_reload},
 };
 

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from harness import KVPIN, wait_until
+from rawserver import reply
 from test_slots import PREFILL, backends, explain, kvpin_pin, run
 
 # No check comes between the kill and the restart.
@@ -137,3 +138,41 @@ def test_the_ledger_outlives_kvpin(start, meanwhile):
     kvpin = start.kvpin([sim], *RARE, *state)
     assert session(kvpin)["cache"] == "lost"
     assert restarts(kvpin) == 0
+
+
+def test_a_start_time_on_the_metrics_page_tells_of_a_restart(start):
+    """As of a server on another host, whose socket nobody sees: here it stays the same one."""
+    page = {"started": 1763700000.5}
+
+    def script(conn):
+        while True:
+            request = conn.request_head()
+            if request is None:
+                return
+            body = b"ok"
+            if request.target == "/metrics":
+                body = f"# TYPE process_start_time_seconds gauge\nother 1\n" \
+                       f"process_start_time_seconds {page['started']}\n".encode()
+            conn.body_of(request)
+            conn.send(reply(body))
+
+    raw = start.raw(script, "gpu0")
+    kvpin = start.kvpin([raw], "--health-interval", "100ms", "--health-timeout", "100ms",
+                        "--start-metric",
+                        "process_start_time_seconds")
+    client = start.client(kvpin)
+    client.request("GET", "/", {"X-Session-Id": "a"})
+
+    def asked():
+        return sum(r.target == "/metrics" for r in raw.requests)
+    wait_until(lambda: asked() >= 3)
+    assert restarts(kvpin) == 0 and session(kvpin)["cache"] == "kept"
+    page["started"] += 60
+    wait_until(lambda: restarts(kvpin) == 1)
+    assert session(kvpin)["cache"] == "lost"
+    before = asked()
+    wait_until(lambda: asked() >= before + 3)
+    assert restarts(kvpin) == 1
+    client.request("GET", "/", {"X-Session-Id": "a"})
+    assert explain(kvpin, "a")[0]["pin_cold"] is True
+    assert session(kvpin)["cache"] == "kept"

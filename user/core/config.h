@@ -26,6 +26,7 @@
 /* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
 #define HOLD_BYTES_MAX	 (896 * 1024)
 #define HEALTH_PATH_MAX	 128
+#define METRIC_NAME_MAX	 64
 #define CONTROL_PATH_MAX 108 /* sun_path */
 #define USER_NAME_MAX	 33
 #define STATE_PATH_MAX	 256
@@ -144,6 +145,8 @@ struct config {
 		uint32_t interval_ms;	    /* 0: no active checks */
 		uint32_t timeout_ms;
 		uint32_t rise, fall; /* consecutive results that change the verdict */
+		char start_metric[METRIC_NAME_MAX]; /* on /metrics: when it was started; empty: not
+						     * asked */
 	} health;
 
 	struct {

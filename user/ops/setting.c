@@ -127,6 +127,10 @@ const struct setting settings[] = {
 	{.key = "health.fall", .flag = "health-fall", .arg = "N", .example = "3",
 	 .help = "failed checks in a row that take it down", .group = SETTING_GROUP_HEALTH,
 	 .kind = SETTING_COUNT, AT(health.fall), .min = 1, .max = 100},
+	{.key = "health.start_metric", .flag = "start-metric", .arg = "NAME|off",
+	 .example = "process_start_time_seconds",
+	 .help = "number on /metrics that says when a server was started",
+	 .group = SETTING_GROUP_HEALTH, .kind = SETTING_WORD, AT(health.start_metric)},
 
 	{.key = "timeouts.head", .flag = "timeout-head", .arg = "DUR", .example = "10s",
 	 .help = "first byte of a request head to its last", .group = SETTING_GROUP_TIMEOUTS,
@@ -459,6 +463,8 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_dir_path(s, c, text, why, why_bytes);
 	case SETTING_METRICS:
 		return set_metrics(c, text, why, why_bytes);
+	case SETTING_WORD:
+		return setting_set_word(s, c, text, why, why_bytes);
 	case SETTING_ADDRS:
 		return setting_set_addrs(s, c, text, why, why_bytes);
 	case SETTING_LISTEN:
@@ -510,6 +516,8 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_HEADER_NAME:
 		return strcpy(text, *((const char *)c + s->offset) ? (const char *)c + s->offset
 								   : s->zero);
+	case SETTING_WORD:
+		return setting_format_word(s, c, text);
 	case SETTING_ADDRS:
 		return setting_format_addrs(s, c, text);
 	case SETTING_USER:

@@ -26,6 +26,7 @@ enum setting_kind {
 	SETTING_USER,
 	SETTING_METRICS,     /* an address or "off" */
 	SETTING_HEADER_NAME, /* or "off", where .zero says so */
+	SETTING_WORD,	     /* of letters, digits, '_' and ':', or "off" */
 	SETTING_ADDRS,	     /* addresses in one text, .max at most, or "off" */
 	/* Lists: setting_set() appends one entry. */
 	SETTING_LISTEN,
@@ -159,7 +160,10 @@ int setting_add_key_flag(struct config *c, const char *text, char *why, unsigned
  * @text: SETTING_KEY_TEXT_MAX bytes; returned */
 char *setting_format_key(const struct config *c, unsigned int i, char *text);
 
-/* Of SETTING_ADDRS: user/ops/setting_addrs.c. */
+/* Of SETTING_WORD and SETTING_ADDRS: user/ops/setting_addrs.c. */
+int setting_set_word(const struct setting *s, struct config *c, const char *text, char *why,
+		     unsigned int why_bytes);
+char *setting_format_word(const struct setting *s, const struct config *c, char *text);
 int setting_set_addrs(const struct setting *s, struct config *c, const char *text, char *why,
 		      unsigned int why_bytes);
 char *setting_format_addrs(const struct setting *s, const struct config *c, char *text);

@@ -1,11 +1,40 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Settings that are a few addresses in one text, with commas between them: the other balancers. */
+/* Settings that are one word, and those that are a few addresses in one text, with commas between
+ * them: the other balancers. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "ops/setting.h"
 #include "ops/value.h"
+
+int setting_set_word(const struct setting *s, struct config *c, const char *text, char *why,
+		     unsigned int why_bytes)
+{
+	static const char letters[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_:";
+	char *to = (char *)c + s->offset, quoted[VALUE_QUOTE_MAX];
+
+	if (!strcmp(text, "off")) {
+		to[0] = '\0';
+		return 0;
+	}
+	if (strlen(text) >= s->size || text[strspn(text, letters)]) {
+		snprintf(why, why_bytes,
+			 "%s is not a word of at most %u letters, digits, '_' and ':', such as %s",
+			 value_quote(text, quoted), s->size - 1, s->example);
+		return -EINVAL;
+	}
+	strcpy(to, text);
+	return 0;
+}
+
+char *setting_format_word(const struct setting *s, const struct config *c, char *text)
+{
+	const char *from = (const char *)c + s->offset;
+
+	return strcpy(text, *from ? from : "off");
+}
 
 static int addrs_add(const struct setting *s, struct addr_list *list, const char *text, char *why,
 		     unsigned int why_bytes)

@@ -407,10 +407,10 @@ static void the_ledger_comes_back_with_the_pins(void **state)
 	assert_int_equal(s.prefill_ms, 321);
 	assert_int_equal(s.cold, 2);
 	assert_int_equal(s.turn, GUARD_TURN_COLD);
-	assert_int_equal(s.epoch, backend_epoch(backend_find(&b->backends, "a")));
+	assert_int_equal(s.generation, backend_generation(backend_find(&b->backends, "a")));
 	find(b, 2, &s);
 	assert_int_equal(s.turn, GUARD_TURN_WARM);
-	assert_int_not_equal(s.epoch, backend_epoch(backend_find(&b->backends, "b")));
+	assert_int_not_equal(s.generation, backend_generation(backend_find(&b->backends, "b")));
 	assert_int_equal(backend_find(&b->backends, "a")->rate, 1ULL << 40);
 	assert_int_equal(backend_find(&b->backends, "a")->exchange_ms, 1500);
 	assert_int_equal(backend_find(&b->backends, "b")->rate, 0);

@@ -19,88 +19,54 @@
 #include "cli/table.h"
 #include "ops/value.h"
 
-#define WHY_BYTES	1024
 #define INTERVAL_MS	2000
 #define INTERVAL_MIN_MS 100
 #define INTERVAL_MAX_MS 3600000
 #define SESSIONS_SHOWN	10
 #define NR(array)	(sizeof(array) / sizeof((array)[0]))
 
-enum top_flag { FLAG_JSON = 256, FLAG_CONTROL, FLAG_HELP, FLAG_ONCE, FLAG_INTERVAL };
+enum top_flag { FLAG_ONCE = ASK_FLAG_OWN, FLAG_INTERVAL };
 
 static const struct option flags[] = {
-	{"json", no_argument, NULL, FLAG_JSON},
-	{"control", required_argument, NULL, FLAG_CONTROL},
-	{"help", no_argument, NULL, FLAG_HELP},
+	ASK_FLAGS,
 	{"once", no_argument, NULL, FLAG_ONCE},
 	{"interval", required_argument, NULL, FLAG_INTERVAL},
 	{0},
 };
-static const char *const flag_args[] = {NULL, "PATH", NULL, NULL, "DUR"};
+static const char *const flag_args[] = {ASK_FLAG_ARGS, NULL, "DUR"};
 
 struct asked {
-	bool json, help, once;
+	struct ask ask;
+	bool once;
 	uint64_t interval_ms;
-	char control[CONTROL_PATH_MAX];
 };
 
-static int take_flag(struct asked *a, int flag, char *why)
+static int take_flag(void *own, int flag, char *why)
 {
+	struct asked *a = own;
 	char reason[VALUE_WHY_MAX];
 
-	switch (flag) {
-	case FLAG_JSON:
-		a->json = true;
-		return 0;
-	case FLAG_HELP:
-		a->help = true;
-		return 0;
-	case FLAG_ONCE:
+	if (flag == FLAG_ONCE)
 		a->once = true;
-		return 0;
-	case FLAG_INTERVAL:
-		if (!value_duration(optarg, INTERVAL_MIN_MS, INTERVAL_MAX_MS, &a->interval_ms,
-				    reason, sizeof(reason)))
-			return 0;
-		snprintf(why, WHY_BYTES, "--interval: %s", reason);
-		return -EINVAL;
-	default:
-		if (optarg[0] && strlen(optarg) < sizeof(a->control)) {
-			strcpy(a->control, optarg);
-			return 0;
-		}
-		snprintf(why, WHY_BYTES, "--control: a socket's path has 1 to %zu bytes",
-			 sizeof(a->control) - 1);
-		return -EINVAL;
-	}
+	else if (value_duration(optarg, INTERVAL_MIN_MS, INTERVAL_MAX_MS, &a->interval_ms, reason,
+				sizeof(reason)))
+		return ask_refuse(why, "--interval: %s", reason);
+	return 0;
 }
 
 static int parse(struct asked *a, int argc, char **argv, char *why)
 {
 	char quoted[VALUE_QUOTE_MAX];
-	int flag;
 
 	*a = (struct asked){.interval_ms = INTERVAL_MS};
-	cli_default_control(a->control);
-	flags_begin();
-	while ((flag = getopt_long(argc, argv, ":", flags, NULL)) >= 0) {
-		if (flag < FLAG_JSON)
-			return flags_refuse(flags, flag_args, argv, why, WHY_BYTES);
-		if (take_flag(a, flag, why))
-			return -EINVAL;
-	}
+	if (ask_parse(&a->ask, flags, flag_args, take_flag, a, argc, argv, why))
+		return -EINVAL;
 	if (optind == argc)
 		return 0;
-	snprintf(why, WHY_BYTES, "%s is not expected here", value_quote(argv[optind], quoted));
-	return -EINVAL;
+	return ask_refuse(why, "%s is not expected here", value_quote(argv[optind], quoted));
 }
 
 /* ---- what came between two answers ---- */
-
-static double number(const json_t *o, const char *key)
-{
-	return json_number_value(json_object_get(o, key));
-}
 
 static const json_t *find(const json_t *list, const char *key, const char *value)
 {
@@ -120,7 +86,7 @@ static const json_t *find(const json_t *list, const char *key, const char *value
 /* A counter since @before, which may be NULL; one that was set back counts from 0. */
 static double grown(const json_t *now, const json_t *before, const char *key)
 {
-	double n = number(now, key), then = before ? number(before, key) : 0;
+	double n = ask_number(now, key), then = before ? ask_number(before, key) : 0;
 
 	return n >= then ? n - then : n;
 }
@@ -196,8 +162,8 @@ static int hot_cmp(const void *a, const void *b)
 
 	if (x->turns != y->turns)
 		return (x->turns < y->turns) - (x->turns > y->turns);
-	return (number(x->session, "idle_s") > number(y->session, "idle_s")) -
-	       (number(x->session, "idle_s") < number(y->session, "idle_s"));
+	return (ask_number(x->session, "idle_s") > ask_number(y->session, "idle_s")) -
+	       (ask_number(x->session, "idle_s") < ask_number(y->session, "idle_s"));
 }
 
 /* Those with the most turns since, of equal ones the latest. */
@@ -231,8 +197,8 @@ static json_t *screen(const json_t *now, const json_t *before)
 {
 	static const char *const same[] = {"connections", "sessions_total", "pressure"};
 	const json_t *bounds = json_object_get(now, "ttft_le_ms"), *one;
-	double s = before ? (number(now, "at_ms") - number(before, "at_ms")) / 1000
-			  : number(now, "uptime_ms") / 1000;
+	double s = before ? (ask_number(now, "at_ms") - ask_number(before, "at_ms")) / 1000
+			  : ask_number(now, "uptime_ms") / 1000;
 	json_t *o = json_object(), *rows = json_array();
 	size_t i;
 
@@ -284,8 +250,9 @@ static void print_screen(const json_t *o, bool since_start)
 	};
 
 	printf("%.0f connections, %.0f sessions, pressure %.0f, %s %.1f s\n\n",
-	       number(o, "connections"), number(o, "sessions_total"), number(o, "pressure"),
-	       since_start ? "since the start," : "over", number(o, "over_s"));
+	       ask_number(o, "connections"), ask_number(o, "sessions_total"),
+	       ask_number(o, "pressure"), since_start ? "since the start," : "over",
+	       ask_number(o, "over_s"));
 	table_print(servers, NR(servers), json_object_get(o, "backends"));
 	printf("\n");
 	table_print(sessions, NR(sessions), json_object_get(o, "sessions"));
@@ -294,15 +261,15 @@ static void print_screen(const json_t *o, bool since_start)
 /* Returns an enum cli_exit. */
 static int show(const struct asked *a, json_t **before)
 {
-	char why[WHY_BYTES];
+	char why[ASK_WHY_BYTES];
 	json_t *now, *o;
 
-	if (control_ask(a->control, "GET", "/v1/top", &now, why, sizeof(why))) {
+	if (control_ask(a->ask.control, "GET", "/v1/top", &now, why, sizeof(why))) {
 		fprintf(stderr, "kvpin: %s\n", why);
 		return CLI_FAILED;
 	}
 	o = screen(now, *before);
-	if (a->json) {
+	if (a->ask.json) {
 		json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12));
 		printf("\n");
 	} else {
@@ -323,10 +290,9 @@ static int help(const struct cli_command *self, const struct asked *a)
 {
 	cli_synopsis(self);
 	printf("\n  --once          one screen, which counts since the start\n"
-	       "  --interval DUR  between two screens (2s)\n"
-	       "  --json          an object a line for each screen\n"
-	       "  --control PATH  the running kvpin's control socket (%s)\n",
-	       a->control);
+	       "  --interval DUR  between two screens (2s); with --json an object a line for "
+	       "each\n");
+	ask_help_flags(&a->ask);
 	return CLI_OK;
 }
 
@@ -334,13 +300,13 @@ int cmd_top(const struct cli_command *self, int argc, char **argv)
 {
 	struct timespec pause;
 	json_t *before = NULL;
-	char why[WHY_BYTES];
+	char why[ASK_WHY_BYTES];
 	struct asked a;
 	int ret;
 
 	if (parse(&a, argc, argv, why))
 		return cli_usage(self, why);
-	if (a.help)
+	if (a.ask.help)
 		return help(self, &a);
 	pause = (struct timespec){
 		.tv_sec = (time_t)(a.interval_ms / 1000),

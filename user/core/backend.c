@@ -312,6 +312,12 @@ void backend_report_success(struct backend *b)
 		b->resets = 0;
 }
 
+void backend_report_carried(struct backend *b, uint64_t answers)
+{
+	if (atomic_exchange(&b->carried, answers) != answers)
+		b->resets = 0;
+}
+
 bool backend_revive(struct backend_table *t, struct backend *b, uint64_t now_ms)
 {
 	if (state_get(b) != BACKEND_DOWN || t->checked)
@@ -396,5 +402,7 @@ void backend_report_refused(struct backend *b)
 void backend_report_restart(struct backend *b, uint32_t generation)
 {
 	b->restarts++;
+	/* Connections from before lead nowhere, or to somebody who keeps them open for it. */
+	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
 	atomic_compare_exchange_strong(&b->generation, &generation, generation + 1);
 }

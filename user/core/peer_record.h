@@ -36,7 +36,7 @@ struct peer_record {
 	char name[BACKEND_NAME_MAX]; /* of a server */
 	char address[ADDR_TEXT_MAX];
 	struct session pin; /* its id, also of one that is gone; last_used_ms and created_ms are
-			     * ages, backend and epoch are not set */
+			     * ages, backend and generation are not set */
 	uint32_t stamp;
 	bool lost; /* its cache */
 };

@@ -414,7 +414,7 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->entry = i;
 	txn->now_ms = now_ms;
 	txn->again = false;
-	txn->epoch = 0;
+	txn->generation = 0;
 	txn->control = false;
 	txn->context = 0;
 	txn->stamp = 0;
@@ -460,7 +460,7 @@ static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_
 		s->moves++;
 		watch_tell(t, s->id, stamp, false);
 	}
-	s->epoch = txn->epoch;
+	s->generation = txn->generation;
 	s->control = txn->control;
 	if (txn->context)
 		s->context = context_of(txn->context);
@@ -489,7 +489,7 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 			.created_ms = txn->now_ms,
 			.backend = backend,
 			.turns = 1,
-			.epoch = txn->epoch,
+			.generation = txn->generation,
 			.control = txn->control,
 			.context = context_of(txn->context),
 		};
@@ -610,7 +610,7 @@ static enum session_merged entry_use(struct session_table *t, struct shard *sh, 
 	if (!later)
 		return SESSION_MERGED_NOTHING;
 	e->session.last_used_ms = s->last_used_ms;
-	e->session.epoch = s->epoch;
+	e->session.generation = s->generation;
 	if (s->context)
 		e->session.context = s->context;
 	ring_unlink(sh, i);
@@ -629,7 +629,7 @@ static enum session_merged entry_conflict(struct session_table *t, struct shard 
 		return SESSION_MERGED_KEPT;
 	entry_move(t, e, s->backend, stamp);
 	e->session.moves = s->moves;
-	e->session.epoch = s->epoch;
+	e->session.generation = s->generation;
 	e->session.cold = s->cold;
 	entry_use(t, sh, i, s, stamp);
 	return SESSION_MERGED_MOVED;

@@ -35,8 +35,8 @@ struct session {
 	uint32_t context; /* bytes of its latest request, which repeats the conversation: about what
 			   * the server has cached, four to a token. UINT32_MAX at most */
 	uint32_t prefill_ms; /* of the latest turn: head complete to first token */
-	uint16_t epoch;	     /* of the server when it was dispatched there last: another one now
-			      * means that the cache is gone */
+	uint16_t generation; /* of the server's cache when it was dispatched there last: another one
+			      * now means that what it held is gone */
 	uint8_t cold;	     /* cold turns in a row, the latest included; 255 at most */
 	uint8_t control : 1; /* in the experiment's control arm: the kernel never hears of it */
 	uint8_t turn : 7;    /* enum guard_turn of the latest turn */
@@ -167,11 +167,11 @@ struct session_txn {
 	uint32_t shard;
 	uint32_t entry;
 	uint64_t now_ms;
-	bool again;	/* set it before the commit: the same request once more, not another turn */
-	uint16_t epoch; /* set it before the commit: of the server */
-	bool control;	/* set it before the commit */
-	uint64_t context; /* set it before the commit: bytes of the request; 0: not known */
-	uint32_t stamp;	  /* set it before the commit, and before forgetting: session_stamp() */
+	bool again; /* set it before the commit: the same request once more, not another turn */
+	uint16_t generation; /* set it before the commit: of the server's cache */
+	bool control;	     /* set it before the commit */
+	uint64_t context;    /* set it before the commit: bytes of the request; 0: not known */
+	uint32_t stamp;	     /* set it before the commit, and before forgetting: session_stamp() */
 };
 
 /**

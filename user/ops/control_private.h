@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the files of the control socket share: how they answer. */
+/* What the files of the control socket share: what they look at, and how they answer. */
 #ifndef OPS_CONTROL_PRIVATE_H
 #define OPS_CONTROL_PRIVATE_H
 
@@ -9,6 +9,13 @@
 #include "ops/control.h"
 
 #define CONTROL_TEXT_MAX 512
+
+/* What is shown. */
+struct control_view {
+	struct control_params p;
+	unsigned int nr_listen; /* as started: listeners change only by a restart */
+	struct addr listen[LISTEN_MAX];
+};
 
 /** control_reply() - takes @body over; NULL is out of memory */
 enum MHD_Result control_reply(struct MHD_Connection *conn, unsigned int status, json_t *body);
@@ -28,6 +35,12 @@ json_t *control_session_json(const struct balancer *b, const struct session *s, 
 
 /** control_top() - the answer for `kvpin top`: user/ops/control_top.c */
 enum MHD_Result control_top(const struct control_params *p, struct MHD_Connection *conn);
+
+/** control_show_answer() - status, backends, sessions: user/ops/control_show.c
+ *
+ * Returns false when it knows no such request; else @rc is set. */
+bool control_show_answer(const struct control_view *v, struct MHD_Connection *conn,
+			 const char *method, const char *url, enum MHD_Result *rc);
 
 /** control_guard_answer() - drain, pin, pressure, report, explain: user/ops/control_guard.c
  *

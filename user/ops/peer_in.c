@@ -96,7 +96,7 @@ static void take_pin(struct peer_in *in, const struct peer_record *r)
 		rank[i] = b->backends.slot[i].name_hash;
 	s.last_used_ms = s.last_used_ms < now_ms ? now_ms - s.last_used_ms : 0;
 	s.created_ms = s.created_ms < now_ms ? now_ms - s.created_ms : 0;
-	s.epoch = (uint16_t)(backend_epoch(&b->backends.slot[s.backend]) - r->lost);
+	s.generation = (uint16_t)(backend_generation(&b->backends.slot[s.backend]) - r->lost);
 	s.control = guard_control(s.id, balancer_config(b)->experiment_milli);
 	done = session_merge(b->sessions, &s, r->stamp, rank, now_ms);
 	if (done == SESSION_MERGED_MOVED || done == SESSION_MERGED_KEPT)

@@ -82,7 +82,7 @@ static uint32_t put_pin(struct peer_out *o, const struct session *s, uint32_t st
 		.tag = b->name_hash,
 		.pin = *s,
 		.stamp = stamp,
-		.lost = s->epoch != backend_epoch(b),
+		.lost = s->generation != backend_generation(b),
 	};
 
 	r.pin.last_used_ms = now_ms > s->last_used_ms ? now_ms - s->last_used_ms : 0;

@@ -42,7 +42,7 @@ struct load {
 	uint64_t ttl_ms;
 	struct server_text server[BACKENDS_MAX];
 	unsigned int nr_servers;
-	uint16_t epoch[BACKENDS_MAX]; /* a restart of kvpin cools no server */
+	uint16_t generation[BACKENDS_MAX]; /* a restart of kvpin cools no server */
 	struct session *pin;
 	uint32_t nr, room;
 	struct session_file_counts counts;
@@ -238,7 +238,7 @@ static int load_line(struct load *l, const char *line)
 	}
 	s.last_used_ms = clock_turn(last_ms, l->now.real_ms, l->now.mono_ms);
 	s.created_ms = clock_turn(created_ms, l->now.real_ms, l->now.mono_ms);
-	s.epoch = (uint16_t)(l->epoch[s.backend] - lost);
+	s.generation = (uint16_t)(l->generation[s.backend] - lost);
 	s.turns = turns;
 	s.moves = moves;
 	return pin_add(l, &s);
@@ -351,7 +351,7 @@ struct session_file_counts session_file_load(const char *path, struct balancer *
 
 		if (state == BACKEND_UP || state == BACKEND_DOWN)
 			server_format(&l.server[l.nr_servers++], &b->backends.slot[i]);
-		l.epoch[i] = backend_epoch(&b->backends.slot[i]);
+		l.generation[i] = backend_generation(&b->backends.slot[i]);
 	}
 	err = load_lines(&l, f);
 	fclose(f);
@@ -401,7 +401,7 @@ static int save_pins(FILE *f, struct balancer *b, struct restart_watch *w, struc
 			uint32_t slot = page[i].backend;
 
 			save_pin(f, &page[i], server[slot].text,
-				 page[i].epoch != backend_epoch(&b->backends.slot[slot]), now);
+				 page[i].generation != backend_generation(&b->backends.slot[slot]), now);
 		}
 		*saved += n;
 	}

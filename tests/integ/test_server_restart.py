@@ -7,9 +7,10 @@ import pytest
 
 from harness import KVPIN, wait_until
 from rawserver import reply
-from test_slots import PREFILL, backends, explain, kvpin_pin, run
+from test_slots import backends, explain, kvpin_pin, run
 
 # No check comes between the kill and the restart.
+PREFILL = 4000  # tokens a second: a cold prefill of these prompts takes 0.2 s, noise does not
 RARE = ("--health-interval", "10m")
 
 
@@ -34,8 +35,8 @@ def test_a_restart_that_nobody_met_makes_pins_cold(start, checks, listen):
     other = start.sim("gpu1", prefill_tps=PREFILL)
     kvpin = start.kvpin([sim, other], *checks)
     kvpin_pin(kvpin, "a", "gpu0")
-    run(kvpin, "a", words=400)
-    run(kvpin, "a", words=400)
+    run(kvpin, "a", words=800)
+    run(kvpin, "a", words=800)
     assert explain(kvpin, "a")[0]["pin_cold"] is False
     row = session(kvpin)
     assert (row["cache"], row["last_turn"]) == ("kept", "warm")
@@ -51,13 +52,13 @@ def test_a_restart_that_nobody_met_makes_pins_cold(start, checks, listen):
                          text=True, timeout=20)
     assert "lost" in out.stdout, out.stdout
 
-    run(kvpin, "a", words=400)
+    run(kvpin, "a", words=800)
     told = explain(kvpin, "a")[0]
     assert told["pin_cold"] is True and told["backend"] == "gpu0", told
     row = session(kvpin)
     assert (row["cache"], row["last_turn"]) == ("kept", "first")
     # ... and warm again from here on.
-    run(kvpin, "a", words=400)
+    run(kvpin, "a", words=800)
     assert explain(kvpin, "a")[0]["pin_cold"] is False
     assert session(kvpin)["last_turn"] == "warm"
     assert restarts(kvpin) == 1
@@ -67,14 +68,14 @@ def test_a_restart_voids_the_prefixes_of_its_server(start):
     sim = start.sim("gpu0", prefill_tps=PREFILL)
     kvpin = start.kvpin([sim], *RARE, "--session-key", "prefix")
     for _ in range(2):
-        run(kvpin, None, words=400)
+        run(kvpin, None, words=800)
     hot = 'kvpin_prefix_requests_total{result="hot"}'
     assert kvpin.metrics()[hot] == 1
     killed_and_back(start, sim)
     wait_until(lambda: restarts(kvpin) == 1)
-    run(kvpin, None, words=400)
+    run(kvpin, None, words=800)
     assert kvpin.metrics()[hot] == 1
-    run(kvpin, None, words=400)
+    run(kvpin, None, words=800)
     assert kvpin.metrics()[hot] == 2
 
 

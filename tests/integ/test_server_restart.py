@@ -9,8 +9,8 @@ from harness import KVPIN, wait_until
 from rawserver import reply
 from test_slots import backends, explain, kvpin_pin, run
 
-# No check comes between the kill and the restart.
 PREFILL = 4000  # tokens a second: a cold prefill of these prompts takes 0.2 s, noise does not
+# No check comes between the kill and the restart.
 RARE = ("--health-interval", "10m")
 
 

@@ -12,14 +12,12 @@
  * comes up at the old end is asked for first: if it was used, it is corrected and goes to the new
  * end, and that counts as work like a removal.
  *
- * Never reads a clock, never allocates after session_table_new() but to sort. Longer than other
- * files, because all of it keeps the same few invariants of a shard under its lock.
+ * Never reads a clock, never allocates after session_table_new(). The same invariants hold in
+ * session_bulk.c.
  */
-#include "core/session.h"
+#include "core/session_private.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 /* Enough that workers of a large host rarely meet on one lock. */
@@ -31,44 +29,8 @@
 /* Old pins that an insert asks the mirror about at most, in search of one that was not used: each
  * is a system call under the lock. */
 #define LOOKS_PER_INSERT 8
-/* Pins looked at by sweep and list under one hold of a lock: some tens of microseconds. */
-#define SWEEP_PER_LOCK	       64
-#define LIST_PER_LOCK	       1024
-#define LIST_PER_LOCK_MIRRORED 64
-#define CACHE_LINE	       64
-
-struct entry {
-	struct session session; /* backend is SESSION_NO_BACKEND while the entry is free */
-	uint32_t chain;		/* next in the bucket, or in the free list */
-	uint32_t newer, older;	/* ring by last use */
-	uint32_t stamp;		/* session_stamp() of its server's choice; 0: not known */
-};
-
-_Static_assert(sizeof(struct entry) == 64, "what the README says a session costs");
-
-struct shard {
-	pthread_mutex_t lock;
-	struct entry *entry;
-	uint32_t *bucket;
-	uint32_t count; /* pins */
-	uint32_t cap;	/* most pins now */
-	uint32_t room;	/* most pins that memory was allocated for */
-	uint32_t used;	/* entries 1 to used were ever taken: memory behind is untouched */
-	uint32_t free;	/* chain of those given back */
-} __attribute__((aligned(CACHE_LINE)));
-
-struct session_table {
-	uint64_t multiplier;	      /* odd, secret */
-	struct session_mirror mirror; /* get is NULL: none */
-	struct session_watch watch;   /* changed is NULL: nobody */
-	uint32_t shard_bits, bucket_bits;
-	_Atomic uint64_t ttl_ms;
-	_Atomic uint64_t evicted;
-	_Atomic uint32_t sweep_at; /* shard where the next sweep begins */
-	_Atomic uint32_t total;
-	_Atomic uint32_t live[BACKENDS_MAX];
-	struct shard shard[];
-};
+/* Pins looked at by a sweep under one hold of a lock: some tens of microseconds. */
+#define SWEEP_PER_LOCK 64
 
 /* SplitMix64's finaliser: any secret, also 0 or a small number, gives a multiplier with all bits
  * in play. */
@@ -79,24 +41,6 @@ static uint64_t secret_multiplier(uint64_t secret)
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
 	return (z ^ (z >> 31)) | 1;
-}
-
-/* Multiply-shift hashing (Dietzfelbinger): ids are public (seed 0), the multiplier is not, and
- * two ids share a bucket with a chance of at most 2 in the number of buckets. The product's top
- * bits choose the shard, the next ones the bucket. */
-static uint64_t id_mix(const struct session_table *t, uint64_t id)
-{
-	return id * t->multiplier;
-}
-
-static uint32_t mix_shard(const struct session_table *t, uint64_t mix)
-{
-	return (uint32_t)(mix >> 1 >> (63 - t->shard_bits));
-}
-
-static uint32_t *mix_bucket(const struct session_table *t, const struct shard *sh, uint64_t mix)
-{
-	return &sh->bucket[mix << t->shard_bits >> (64 - t->bucket_bits)];
 }
 
 static uint32_t cap_share(uint32_t max, uint32_t nr_shards, uint32_t i)
@@ -223,35 +167,9 @@ uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t tt
 	return total;
 }
 
-/* Workers' clocks may be some milliseconds apart: a pin "of the future" is fresh. */
-static bool pin_expired(const struct session_table *t, const struct session *s, uint64_t now_ms)
-{
-	return now_ms > s->last_used_ms &&
-	       now_ms - s->last_used_ms > atomic_load_explicit(&t->ttl_ms, memory_order_relaxed);
-}
-
-static void ring_unlink(struct shard *sh, uint32_t i)
-{
-	struct entry *e = &sh->entry[i];
-
-	sh->entry[e->newer].older = e->older;
-	sh->entry[e->older].newer = e->newer;
-}
-
-/* The head's older neighbour is the latest used pin, its newer one the longest unused. */
-static void ring_push(struct shard *sh, uint32_t i)
-{
-	struct entry *e = &sh->entry[i], *head = &sh->entry[0];
-
-	e->newer = 0;
-	e->older = head->older;
-	sh->entry[head->older].newer = i;
-	head->older = i;
-}
-
 /* Takes over what the mirror knows better. Its server is not: the table decides that one. Returns
  * true when the pin was used later than recorded. */
-static bool mirror_merge(const struct session_table *t, struct session *s)
+bool session_mirror_merge(const struct session_table *t, struct session *s)
 {
 	struct session seen;
 
@@ -267,41 +185,16 @@ static bool mirror_merge(const struct session_table *t, struct session *s)
 	return true;
 }
 
-static bool entry_merge(const struct session_table *t, struct shard *sh, uint32_t i)
+bool session_entry_merge(const struct session_table *t, struct shard *sh, uint32_t i)
 {
-	if (!mirror_merge(t, &sh->entry[i].session))
+	if (!session_mirror_merge(t, &sh->entry[i].session))
 		return false;
 	ring_unlink(sh, i);
 	ring_push(sh, i);
 	return true;
 }
 
-static void mirror_put(const struct session_table *t, const struct session *s)
-{
-	if (t->mirror.put)
-		t->mirror.put(t->mirror.arg, s);
-}
-
-static void live_add(struct session_table *t, uint32_t backend)
-{
-	atomic_fetch_add_explicit(&t->live[backend], 1, memory_order_relaxed);
-}
-
-static void live_sub(struct session_table *t, uint32_t backend)
-{
-	atomic_fetch_sub_explicit(&t->live[backend], 1, memory_order_relaxed);
-}
-
-static uint32_t entry_find(const struct session_table *t, const struct shard *sh, uint64_t id)
-{
-	uint32_t i = *mix_bucket(t, sh, id_mix(t, id));
-
-	while (i && sh->entry[i].session.id != id)
-		i = sh->entry[i].chain;
-	return i;
-}
-
-static void entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
+void session_entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
 {
 	struct entry *e = &sh->entry[i];
 	uint32_t *link = mix_bucket(t, sh, id_mix(t, e->session.id));
@@ -333,7 +226,7 @@ static void entry_drop(struct session_table *t, struct shard *sh, uint32_t i, ui
 {
 	if (!pin_expired(t, &sh->entry[i].session, now_ms))
 		atomic_fetch_add_explicit(&t->evicted, 1, memory_order_relaxed);
-	entry_remove(t, sh, i);
+	session_entry_remove(t, sh, i);
 }
 
 /*
@@ -356,7 +249,7 @@ static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_m
 		if (oldest == first)
 			break; /* the whole ring was used */
 		trim->looked++;
-		if (entry_merge(t, sh, oldest) && !pin_expired(t, s, now_ms)) {
+		if (session_entry_merge(t, sh, oldest) && !pin_expired(t, s, now_ms)) {
 			if (s->last_used_ms < victim_ms) {
 				victim_ms = s->last_used_ms;
 				victim = oldest;
@@ -374,8 +267,8 @@ static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_m
 }
 
 /* The caller made room: count < cap <= room. */
-static void entry_insert(struct session_table *t, struct shard *sh, const struct session *s,
-			 uint32_t stamp)
+void session_entry_insert(struct session_table *t, struct shard *sh, const struct session *s,
+			  uint32_t stamp)
 {
 	uint32_t *bucket = mix_bucket(t, sh, id_mix(t, s->id));
 	uint32_t i = sh->free;
@@ -403,9 +296,9 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	pthread_mutex_lock(&sh->lock);
 	i = entry_find(t, sh, id);
 	if (i) {
-		entry_merge(t, sh, i);
+		session_entry_merge(t, sh, i);
 		if (pin_expired(t, &sh->entry[i].session, now_ms)) {
-			entry_remove(t, sh, i);
+			session_entry_remove(t, sh, i);
 			i = 0;
 		}
 	}
@@ -428,14 +321,6 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 static uint32_t context_of(uint64_t bytes)
 {
 	return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
-}
-
-static void entry_move(struct session_table *t, struct entry *e, uint32_t backend, uint32_t stamp)
-{
-	live_sub(t, e->session.backend);
-	live_add(t, backend);
-	e->session.backend = backend;
-	e->stamp = stamp;
 }
 
 /* A choice that knows of the former one is later than that, whatever the clocks say. */
@@ -500,7 +385,7 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 		};
 
 		shard_trim(t, sh, txn->now_ms, &trim);
-		entry_insert(t, sh, &s, txn->stamp);
+		session_entry_insert(t, sh, &s, txn->stamp);
 		mirror_put(t, &s);
 		watch_tell(t, s.id, txn->stamp, false);
 	}
@@ -514,7 +399,7 @@ bool session_forget(struct session_txn *txn)
 	if (txn->entry) {
 		uint32_t stamp = stamp_after(sh->entry[txn->entry].stamp, txn->stamp);
 
-		entry_remove(txn->table, sh, txn->entry);
+		session_entry_remove(txn->table, sh, txn->entry);
 		watch_tell(txn->table, txn->session.id, stamp, true);
 	}
 	pthread_mutex_unlock(&sh->lock);
@@ -547,175 +432,6 @@ void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum g
 void session_abort(struct session_txn *txn)
 {
 	pthread_mutex_unlock(&txn->table->shard[txn->shard].lock);
-}
-
-/* Where there is room, or where it is younger than the shard's longest unused pin. */
-static bool entry_adopt(struct session_table *t, struct shard *sh, const struct session *s,
-			uint32_t stamp)
-{
-	if (sh->count >= sh->cap) {
-		uint32_t oldest = sh->entry[0].newer;
-
-		if (sh->entry[oldest].session.last_used_ms >= s->last_used_ms)
-			return false;
-		entry_remove(t, sh, oldest);
-	}
-	entry_insert(t, sh, s, stamp);
-	mirror_put(t, s);
-	return true;
-}
-
-bool session_adopt(struct session_table *t, const struct session *s)
-{
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
-	bool taken;
-
-	if (s->backend >= BACKENDS_MAX)
-		return false;
-	pthread_mutex_lock(&sh->lock);
-	taken = !entry_find(t, sh, s->id) && entry_adopt(t, sh, s, 0);
-	pthread_mutex_unlock(&sh->lock);
-	return taken;
-}
-
-/* ---- other balancers ---- */
-
-uint32_t session_stamp(uint64_t real_ms)
-{
-	uint32_t stamp = (uint32_t)(real_ms / 10);
-
-	return stamp ? stamp : 1;
-}
-
-int session_stamp_cmp(uint32_t a, uint32_t b)
-{
-	int32_t differ = (int32_t)(a - b);
-
-	if (!a || !b)
-		return (a != 0) - (b != 0);
-	return (differ > 0) - (differ < 0);
-}
-
-/* Of two that hold the same session at one server. */
-static enum session_merged entry_use(struct session_table *t, struct shard *sh, uint32_t i,
-				     const struct session *s, uint32_t stamp)
-{
-	struct entry *e = &sh->entry[i];
-	bool later = s->last_used_ms > e->session.last_used_ms;
-
-	if (session_stamp_cmp(stamp, e->stamp) > 0)
-		e->stamp = stamp;
-	if (s->turns > e->session.turns)
-		e->session.turns = s->turns;
-	if (!later)
-		return SESSION_MERGED_NOTHING;
-	e->session.last_used_ms = s->last_used_ms;
-	e->session.generation = s->generation;
-	if (s->context)
-		e->session.context = s->context;
-	ring_unlink(sh, i);
-	ring_push(sh, i);
-	return SESSION_MERGED_USE;
-}
-
-static enum session_merged entry_conflict(struct session_table *t, struct shard *sh, uint32_t i,
-					  const struct session *s, uint32_t stamp,
-					  const uint64_t rank[BACKENDS_MAX])
-{
-	struct entry *e = &sh->entry[i];
-	int differ = session_stamp_cmp(stamp, e->stamp);
-
-	if (differ < 0 || (!differ && rank[s->backend] <= rank[e->session.backend]))
-		return SESSION_MERGED_KEPT;
-	entry_move(t, e, s->backend, stamp);
-	e->session.moves = s->moves;
-	e->session.generation = s->generation;
-	e->session.cold = s->cold;
-	entry_use(t, sh, i, s, stamp);
-	return SESSION_MERGED_MOVED;
-}
-
-enum session_merged session_merge(struct session_table *t, const struct session *s, uint32_t stamp,
-				  const uint64_t rank[BACKENDS_MAX], uint64_t now_ms)
-{
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
-	enum session_merged done = SESSION_MERGED_NOTHING;
-	uint32_t i;
-
-	if (s->backend >= BACKENDS_MAX || pin_expired(t, s, now_ms))
-		return done;
-	pthread_mutex_lock(&sh->lock);
-	i = entry_find(t, sh, s->id);
-	if (i) {
-		entry_merge(t, sh, i);
-		if (pin_expired(t, &sh->entry[i].session, now_ms)) {
-			entry_remove(t, sh, i);
-			i = 0;
-		}
-	}
-	if (!i)
-		done = entry_adopt(t, sh, s, stamp) ? SESSION_MERGED_NEW : done;
-	else if (sh->entry[i].session.backend == s->backend)
-		done = entry_use(t, sh, i, s, stamp);
-	else
-		done = entry_conflict(t, sh, i, s, stamp, rank);
-	if (done == SESSION_MERGED_USE || done == SESSION_MERGED_MOVED)
-		mirror_put(t, &sh->entry[i].session);
-	pthread_mutex_unlock(&sh->lock);
-	return done;
-}
-
-bool session_merge_gone(struct session_table *t, uint64_t id, uint32_t stamp)
-{
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
-	bool gone;
-	uint32_t i;
-
-	pthread_mutex_lock(&sh->lock);
-	i = entry_find(t, sh, id);
-	gone = i && session_stamp_cmp(sh->entry[i].stamp, stamp) <= 0;
-	if (gone)
-		entry_remove(t, sh, i);
-	pthread_mutex_unlock(&sh->lock);
-	return gone;
-}
-
-bool session_peek(struct session_table *t, uint64_t id, uint64_t now_ms, struct session *out,
-		  uint32_t *stamp)
-{
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
-	bool found;
-	uint32_t i;
-
-	pthread_mutex_lock(&sh->lock);
-	i = entry_find(t, sh, id);
-	*out = sh->entry[i].session;
-	*stamp = sh->entry[i].stamp;
-	if (i)
-		mirror_merge(t, out);
-	found = i && !pin_expired(t, out, now_ms);
-	pthread_mutex_unlock(&sh->lock);
-	return found;
-}
-
-/* ---- */
-
-static int last_used_cmp(const void *a, const void *b)
-{
-	const struct session *x = a, *y = b;
-
-	return (x->last_used_ms > y->last_used_ms) - (x->last_used_ms < y->last_used_ms);
-}
-
-uint32_t session_adopt_all(struct session_table *t, struct session *s, uint32_t nr)
-{
-	uint32_t before = session_total(t), i;
-
-	if (nr)
-		qsort(s, nr, sizeof(*s), last_used_cmp);
-	for (i = 0; i < nr; i++)
-		session_adopt(t, &s[i]);
-	return session_total(t) - before;
 }
 
 uint32_t session_sweep(struct session_table *t, uint64_t now_ms, uint32_t budget)
@@ -754,47 +470,4 @@ uint32_t session_total(const struct session_table *t)
 uint64_t session_evicted(const struct session_table *t)
 {
 	return atomic_load_explicit(&t->evicted, memory_order_relaxed);
-}
-
-/* Copies from entry *at on; sets *at to the next one, or to 0 behind the shard's last. */
-static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t now_ms, uint32_t *at,
-			   struct session *out, uint32_t *stamp, uint32_t max)
-{
-	uint32_t most = t->mirror.get ? LIST_PER_LOCK_MIRRORED : LIST_PER_LOCK;
-	uint32_t i = *at, looked = 0, n = 0;
-
-	pthread_mutex_lock(&sh->lock);
-	for (; i <= sh->used && n < max && looked < most; i++, looked++) {
-		if (sh->entry[i].session.backend == SESSION_NO_BACKEND)
-			continue;
-		/* Only the copy is corrected: looking must not change the ring's order. */
-		out[n] = sh->entry[i].session;
-		if (stamp)
-			stamp[n] = sh->entry[i].stamp;
-		mirror_merge(t, &out[n]);
-		n += !pin_expired(t, &out[n], now_ms);
-	}
-	*at = i <= sh->used ? i : 0;
-	pthread_mutex_unlock(&sh->lock);
-	return n;
-}
-
-/* The cursor is shard << 32 | entry; 0 at the entry means the shard's first. */
-uint32_t session_list_stamped(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
-			      struct session *out, uint32_t *stamp, uint32_t max)
-{
-	uint32_t nr = 1U << t->shard_bits, n = 0;
-	uint64_t shard = *cursor >> 32;
-	uint32_t at = (uint32_t)*cursor;
-
-	while (n < max && shard < nr) {
-		if (!at)
-			at = 1;
-		n += shard_list(t, &t->shard[shard], now_ms, &at, out + n, stamp ? stamp + n : NULL,
-				max - n);
-		if (!at)
-			shard++;
-	}
-	*cursor = shard < nr ? shard << 32 | at : UINT64_MAX;
-	return n;
 }

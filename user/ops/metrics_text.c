@@ -254,7 +254,7 @@ static void render_keys(const struct page *p)
 static void render_restarts(const struct page *p)
 {
 	family(p, "kvpin_backend_restarts_total", "counter",
-	       "Restarts of the server, noticed by its listening socket.");
+	       "Restarts of the server, noticed by its listening socket or its start time.");
 	for (unsigned int i = 0; i < p->nr_servers; i++)
 		fprintf(p->out, "kvpin_backend_restarts_total{backend=\"%s\"} %" PRIu64 "\n",
 			p->server[i].label,

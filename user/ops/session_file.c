@@ -401,7 +401,8 @@ static int save_pins(FILE *f, struct balancer *b, struct restart_watch *w, struc
 			uint32_t slot = page[i].backend;
 
 			save_pin(f, &page[i], server[slot].text,
-				 page[i].generation != backend_generation(&b->backends.slot[slot]), now);
+				 page[i].generation != backend_generation(&b->backends.slot[slot]),
+				 now);
 		}
 		*saved += n;
 	}

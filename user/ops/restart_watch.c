@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 
-/* A model takes longer than that to load; one look costs some 20 us. */
+/* A model takes longer than that to load; a look costs some 70 us of CPU. */
 #define LOOK_MS 250
 
 void restart_watch_fini(struct restart_watch *w)

@@ -147,8 +147,31 @@ def test_traffic_without_returning_sessions_is_no_pressure(start, keys):
             chat(client, [message("user", words(f"new {i}", 100))])
     else:
         for i in range(10):
-            for turn in [Turn(kvpin, f"new-{i}-{k}") for k in range(6)]:
+            # More than there are slots: some wait, and may go where one is free first.
+            for turn in [Turn(kvpin, f"new-{i}-{k}", tokens=2 + k) for k in range(7)]:
                 turn.done()
     metrics = kvpin.metrics()
     assert metrics["kvpin_pressure"] == 0
     assert sum(v for k, v in metrics.items() if k.startswith("kvpin_forced_disturb")) == 0
+
+
+def test_a_new_session_that_goes_where_a_slot_is_free_first_is_no_pressure(start):
+    """It waited for one server and went to another: nothing of it was cached anywhere."""
+    _, kvpin = pair(start, prefill_tps=100000)
+    for i in range(3):
+        kvpin_pin(kvpin, f"more on gpu1 {i}", "gpu1")
+    kvpin_pin(kvpin, "long", "gpu0")
+    kvpin_pin(kvpin, "short", "gpu1")
+    busy = [Turn(kvpin, "long", tokens=400), Turn(kvpin, "short", tokens=100)]
+    wait_until(lambda: [row["inflight"] for row in backends(kvpin).values()] == [1, 1])
+    new = Turn(kvpin, "new")
+    wait_until(lambda: backends(kvpin)["gpu0"]["waiting"] == 1)
+    new.done()
+    assert busy[0].is_alive() and not busy[1].is_alive()
+    assert explain(kvpin, "new")[0]["backend"] == "gpu1"
+    for turn in busy:
+        turn.done()
+    metrics = kvpin.metrics()
+    assert metrics['kvpin_session_moves_total{reason="moved_busy"}'] == 1
+    assert metrics["kvpin_pressure"] == 0
+    assert metrics['kvpin_forced_disturb_total{backend="gpu0"}'] == 0

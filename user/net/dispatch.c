@@ -209,7 +209,9 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 
 	if (moved) {
 		stat_add(&w->stats->moves[d->reason], 1);
-		if (d->reason == DECIDE_MOVED_BUSY || d->reason == DECIDE_MOVED_GUARD) {
+		/* A new session that found an idle slot while it waited leaves no cache behind. */
+		if (x->later_turn &&
+		    (d->reason == DECIDE_MOVED_BUSY || d->reason == DECIDE_MOVED_GUARD)) {
 			stat_add(&w->stats->backend[in->pin].forced, 1);
 			pressure_add(&w->balancer->pressure, txn->now_ms);
 		}

@@ -58,6 +58,7 @@ static const char *group_example(const char *name)
 		{"timeouts", "{idle: 75s, stall: 15m}"},
 		{"limits", "{head: 32KiB, connections: 8192}"},
 		{"log", "{level: info, format: logfmt}"},
+		{"peers", "{listen: \"10.0.0.1:7946\", to: \"10.0.0.2:7946\"}"},
 	};
 	unsigned int i;
 

@@ -76,6 +76,7 @@ struct request {
 	uint32_t agent, old, fresh, decode, turn;
 	double arrived, sent;
 	uint32_t server, cold_ms;
+	double due; /* end of the wait that was expected when it began */
 	bool waited, go, queued, counted, first_here, over, done;
 };
 
@@ -306,6 +307,7 @@ static void choose(uint32_t index)
 	in.guard.context = (uint64_t)(r->old + r->fresh) * TOKEN_BYTES;
 	in.guard.waited = r->waited;
 	in.guard.go = r->go;
+	in.guard.late_ms = r->queued && w.now > r->due ? (uint32_t)((w.now - r->due) * 1000) : 0;
 	known = session_begin(w.sessions, in.session, (uint64_t)(w.now * 1000), &txn);
 	in.pin = known ? txn.session.backend : SESSION_NO_BACKEND;
 	if (!in.keyed || in.placement == PLACEMENT_ROUND_ROBIN)
@@ -339,6 +341,7 @@ static void choose(uint32_t index)
 		for (uint32_t i = 0; i < d.nr_candidates; i++)
 			if (d.candidate[i].id == d.backend)
 				r->cold_ms = d.candidate[i].cold_ms;
+		r->due = w.now + (d.stay_ms == GUARD_UNKNOWN ? 0 : d.stay_ms / 1000.0);
 		r->queued = true;
 		w.server[d.backend].queue[w.server[d.backend].queue_nr++] = index;
 		event_add(r->arrived + config.guard.wait_ms / 1000.0, DEADLINE, index);

@@ -17,7 +17,7 @@ Lines:
   arm   session milli  0|1
   full  busy elsewhere stay go cheapest room fresh waited go_now  verdict
   decide placement keyed session turn excluded pin busy queue abs rel context cold idle fresh waited
-         go_now control nr_views {id state weight inflight sessions name_hash slots queued cheapest
+         go_now late control nr_views {id state weight inflight sessions name_hash slots queued cheapest
          exchange rate drain_idle draining drained}...
          backend reason guard stay go
 """
@@ -223,6 +223,8 @@ def decide(case):
         return choose(case, near)["id"], "moved_guard", "threshold", UNKNOWN, UNKNOWN
 
     stay, go = wait_of(owner), UNKNOWN
+    if case["late"]:
+        stay = case["late"] if stay == UNKNOWN else max(stay, case["late"])
     if case["cold"]:
         here = cold_of(owner)
         stay = UNKNOWN if UNKNOWN in (stay, here) else min(LONGEST, stay + here)
@@ -279,6 +281,7 @@ def random_case(rng):
             "context": rng.choice([0, 1, 10000, 10000, rng.randrange(10**6)]),
             "cold": rng.random() < 0.2, "idle": rng.choice([0, 500, 1001, 60001]),
             "fresh": rng.random() < 0.15, "waited": rng.random() < 0.2, "go_now": rng.random() < 0.1,
+            "late": rng.choice([0, 0, 0, 1, 100, 5000, rng.randrange(10**6)]),
             "control": rng.random() < 0.05, "servers": servers}
 
 

@@ -129,6 +129,24 @@ static void the_end_of_a_wait_depends_on_the_policy(void **state)
 	decided(1, DECIDE_MOVED_BUSY, GUARD_SPILL);
 }
 
+static void a_wait_that_is_late_is_taken_to_last_as_long_again(void **state)
+{
+	in.view[0].inflight = 1;
+	decided(0, DECIDE_PINNED, GUARD_WAIT);
+	assert_true(out.stay_ms < out.go_ms);
+	in.guard.late_ms = out.go_ms;
+	decided(0, DECIDE_PINNED, GUARD_WAIT);
+	in.guard.late_ms++;
+	decided(1, DECIDE_MOVED_BUSY, GUARD_SPILL);
+	assert_int_equal(out.stay_ms, in.guard.late_ms);
+	/* Also where nothing was known of the wait, and the owner is preferred. */
+	in.view[0].exchange_ms = in.view[1].exchange_ms = 0;
+	in.guard.busy = GUARD_PREFER_OWNER;
+	decided(1, DECIDE_MOVED_BUSY, GUARD_SPILL);
+	in.guard.late_ms = 0;
+	decided(0, DECIDE_PINNED, GUARD_WAIT);
+}
+
 static void a_full_queue_depends_on_the_policy_too(void **state)
 {
 	in.view[0].inflight = in.view[1].inflight = 1;
@@ -370,6 +388,7 @@ static void compare_decide(void)
 	in.guard.fresh = oracle_number();
 	in.guard.waited = oracle_number();
 	in.guard.go = oracle_number();
+	in.guard.late_ms = (uint32_t)oracle_number();
 	in.guard.control = oracle_number();
 	in.nr_views = (uint32_t)oracle_number();
 	for (uint32_t i = 0; i < in.nr_views; i++)
@@ -526,6 +545,7 @@ int main(void)
 		TEST(a_server_never_observed_is_taken_to_be_like_the_others),
 		TEST(a_restarted_owner_has_nothing_to_lose),
 		TEST(the_end_of_a_wait_depends_on_the_policy),
+		TEST(a_wait_that_is_late_is_taken_to_last_as_long_again),
 		TEST(a_full_queue_depends_on_the_policy_too),
 		TEST(a_request_that_has_just_come_waits_a_moment_before_it_moves),
 		TEST(those_who_wait_come_before_those_who_arrive),

@@ -122,6 +122,22 @@ static uint32_t view_wait_ms(const struct backend_view *v, const struct means *m
 			     v->exchange_ms ? v->exchange_ms : m->exchange_ms);
 }
 
+/*
+ * What staying costs in time. Of a wait that is late nothing is known any more but that, and it is
+ * taken to last as long again: so the request gives up when it has waited for nothing about as long
+ * as a prefill elsewhere takes, and loses at most twice what the better choice would have (the ski
+ * rental problem).
+ */
+static uint32_t stay_ms(const struct decide_input *in, const struct backend_view *v,
+			const struct means *m)
+{
+	uint32_t ms = view_wait_ms(v, m);
+
+	return in->guard.late_ms && (ms == GUARD_UNKNOWN || ms < in->guard.late_ms)
+		       ? in->guard.late_ms
+		       : ms;
+}
+
 static uint32_t view_cold_ms(const struct decide_input *in, const struct backend_view *v,
 			     const struct means *m)
 {
@@ -370,7 +386,7 @@ static bool prefix_waits(const struct decide_input *in, const struct eligible *e
 				    some->nr ? some->nr : e->nr);
 	if (!owner || view_free(owner) || !view_room(in, owner))
 		return false;
-	full.stay_ms = sum_ms(view_wait_ms(owner, m), view_cold_ms(in, owner, m));
+	full.stay_ms = sum_ms(stay_ms(in, owner, m), view_cold_ms(in, owner, m));
 	full.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN;
 	if (some->nr) {
 		other = choose(in, e, some, out);
@@ -444,7 +460,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 {
 	struct guard_full full = {
 		.busy = in->guard.busy,
-		.stay_ms = view_wait_ms(owner, m),
+		.stay_ms = stay_ms(in, owner, m),
 		.go_ms = GUARD_UNKNOWN,
 		.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN,
 		.room = view_room(in, owner),

@@ -72,6 +72,7 @@ struct decide_guard {
 	bool fresh;	  /* it has not waited yet */
 	bool waited;	  /* for guard.wait already */
 	bool go;	  /* displaced: see guard_full() */
+	uint32_t late_ms; /* it has waited here for so much longer than was expected */
 	bool control;	  /* in the control arm */
 };
 

@@ -133,6 +133,7 @@ static void input_begin(struct conn *c)
 		.fresh = !x->waits_ns && !x->wait_ns,
 		.waited = x->waited,
 		.go = c->wait.waits && c->wait.go,
+		.late_ms = wait_late_ms(c),
 		.control = x->control,
 	};
 	decide_configure(in, config);
@@ -253,7 +254,7 @@ static enum dispatch dispatch_wait(struct conn *c)
 	if (d->reason == DECIDE_PREFIX)
 		cold_ms = d->go_ms;
 	wait_leave(c);
-	wait_join(c, d->backend, cold_ms);
+	wait_join(c, d->backend, cold_ms, d->stay_ms == GUARD_UNKNOWN ? 0 : d->stay_ms);
 	return DISPATCH_WAIT;
 }
 

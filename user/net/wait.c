@@ -91,7 +91,7 @@ void wait_kick(struct balancer *b, uint32_t slot)
 	pthread_mutex_unlock(&b->wait.lock);
 }
 
-void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms)
+void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms, uint32_t expected_ms)
 {
 	struct balancer *b = c->worker->balancer;
 	struct wait_worker *ww = &c->worker->wait;
@@ -100,6 +100,7 @@ void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms)
 	if (!at->waits) {
 		at->waits = at->soon = true;
 		at->since_ms = uv_now(&c->worker->loop);
+		at->expected_ms = expected_ms;
 		at->worker = c->worker;
 		list_add_tail(&ww->mine, &at->mine);
 		if (!uv_is_active((uv_handle_t *)&ww->timer))
@@ -114,6 +115,14 @@ void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms)
 	__atomic_fetch_add(&b->backends.slot[slot].shared->waiting, 1, __ATOMIC_RELAXED);
 	queue_grant(b, slot);
 	pthread_mutex_unlock(&b->wait.lock);
+}
+
+uint32_t wait_late_ms(const struct conn *c)
+{
+	uint64_t now_ms = uv_now(&c->worker->loop);
+	uint64_t due_ms = c->wait.since_ms + c->wait.expected_ms;
+
+	return c->wait.waits && now_ms > due_ms ? (uint32_t)(now_ms - due_ms) : 0;
 }
 
 static void waiter_end(struct waiter *at)

@@ -25,7 +25,7 @@ struct balancer;
 struct conn;
 struct worker;
 
-/* A connection's place; all but the last four under the queues' lock. */
+/* A connection's place; all but the last five under the queues' lock. */
 struct waiter {
 	struct list link; /* in the server's queue */
 	struct worker *worker;
@@ -38,6 +38,7 @@ struct waiter {
 	bool waits;	  /* in that list; the owner's thread only */
 	bool soon;	  /* to be decided anew GRACE_MS after since_ms */
 	uint64_t since_ms;
+	uint32_t expected_ms; /* wait that was expected then */
 };
 
 struct wait_queues {
@@ -64,11 +65,15 @@ void wait_worker_stop(struct worker *w);
  * @c: does not wait yet
  * @slot: server
  * @cold_ms: what moving the session would cost
+ * @expected_ms: how long it will wait, as far as one can tell; 0: one cannot
  *
  * A slot that is free already is handed over at once. The worker hears of a slot in
  * wait_worker_run().
  */
-void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms);
+void wait_join(struct conn *c, uint32_t slot, uint32_t cold_ms, uint32_t expected_ms);
+
+/** wait_late_ms() - how much longer than was expected it has waited; 0 when it does not wait */
+uint32_t wait_late_ms(const struct conn *c);
 
 /** wait_leave() - give the place up, and a slot that was handed over; fine when it does not wait */
 void wait_leave(struct conn *c);

@@ -48,7 +48,7 @@ static void put_requests(json_t *object, const uint64_t *requests)
 static json_t *refused_json(const _Atomic uint64_t *count, const char *const *name, int nr)
 {
 	json_t *o = json_object();
-	uint64_t n[64];
+	uint64_t n[64] = {0};
 
 	for (int r = 0; r < nr; r++)
 		n[r] = stat_get(&count[r]);

@@ -48,12 +48,11 @@ static int set_number(const struct setting *s, struct config *c, const char *tex
 	uint64_t value = 0;
 	int err = 0;
 
-	if (s->zero && !strcmp(text, s->zero))
+	if (s->zero &&
+	    (!strcmp(text, s->zero) || (s->kind == SETTING_DECIMAL && !strcmp(text, "0"))))
 		;
 	else if (s->kind == SETTING_DURATION)
 		err = value_duration(text, s->min, s->max, &value, why, why_bytes);
-	else if (s->kind == SETTING_DECIMAL && !strcmp(text, "0") && s->zero)
-		;
 	else if (s->kind == SETTING_DECIMAL)
 		err = value_decimal(text, s->min, s->max, &value, why, why_bytes);
 	else if (s->kind == SETTING_SIZE)

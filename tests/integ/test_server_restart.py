@@ -7,7 +7,7 @@ import pytest
 
 from harness import KVPIN, wait_until
 from rawserver import reply
-from test_slots import backends, explain, kvpin_pin, run
+from test_slots import backends, explain, run
 
 PREFILL = 4000  # tokens a second: a cold prefill of these prompts takes 0.2 s, noise does not
 # No check comes between the kill and the restart.
@@ -31,22 +31,23 @@ def killed_and_back(start, sim, **options):
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
 @pytest.mark.parametrize("checks", [RARE, ("--health-interval", "off")], ids=["rare", "off"])
 def test_a_restart_that_nobody_met_makes_pins_cold(start, checks, listen):
-    sim = start.sim("gpu0", listen=listen, prefill_tps=PREFILL)
-    other = start.sim("gpu1", prefill_tps=PREFILL)
-    kvpin = start.kvpin([sim, other], *checks)
-    kvpin_pin(kvpin, "a", "gpu0")
+    sims = [start.sim(f"gpu{i}", listen=listen, prefill_tps=PREFILL) for i in range(2)]
+    kvpin = start.kvpin(sims, *checks)
     run(kvpin, "a", words=800)
     run(kvpin, "a", words=800)
+    home = explain(kvpin, "a")[0]["backend"]
+    sim = next(s for s in sims if s.name == home)
+    other = next(s for s in sims if s.name != home)
     assert explain(kvpin, "a")[0]["pin_cold"] is False
     row = session(kvpin)
     assert (row["cache"], row["last_turn"]) == ("kept", "warm")
-    assert restarts(kvpin) == 0
+    assert restarts(kvpin, home) == 0
 
     killed_and_back(start, sim)
-    wait_until(lambda: restarts(kvpin) == 1)
-    assert backends(kvpin)["gpu0"]["state"] == "up"
-    assert backends(kvpin)["gpu0"]["restarts"] == 1
-    assert restarts(kvpin, "gpu1") == 0
+    wait_until(lambda: restarts(kvpin, home) == 1)
+    assert backends(kvpin)[home]["state"] == "up"
+    assert backends(kvpin)[home]["restarts"] == 1
+    assert restarts(kvpin, other.name) == 0
     assert session(kvpin)["cache"] == "lost"
     out = subprocess.run([KVPIN, "sessions", "--control", kvpin.control], capture_output=True,
                          text=True, timeout=20)
@@ -54,14 +55,14 @@ def test_a_restart_that_nobody_met_makes_pins_cold(start, checks, listen):
 
     run(kvpin, "a", words=800)
     told = explain(kvpin, "a")[0]
-    assert told["pin_cold"] is True and told["backend"] == "gpu0", told
+    assert told["pin_cold"] is True and told["backend"] == home, told
     row = session(kvpin)
     assert (row["cache"], row["last_turn"]) == ("kept", "first")
     # ... and warm again from here on.
     run(kvpin, "a", words=800)
     assert explain(kvpin, "a")[0]["pin_cold"] is False
     assert session(kvpin)["last_turn"] == "warm"
-    assert restarts(kvpin) == 1
+    assert restarts(kvpin, home) == 1
 
 
 def test_a_restart_voids_the_prefixes_of_its_server(start):

@@ -169,6 +169,17 @@ static __always_inline void to_client_socket(struct rewrite *r, const struct pac
 	r->tsecr_add = -c->ts_off;
 }
 
+/* What an ACK of the wire is to the socket, whose own bytes end at c->to: none of those that went
+ * past behind it was its own. */
+static __always_inline __u32 broken_ack(const struct kvpin_splice_conn *c, __u32 ack)
+{
+	__u32 to = c->to, own_end = to - c->off_taken, local = ack - c->off;
+
+	if (!after(ack, to))
+		return ack - c->off_taken;
+	return after(own_end, local) ? own_end : local;
+}
+
 __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k,
 			 struct kvpin_splice_conn *c)
 {
@@ -205,6 +216,8 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (!off && !c->ts_off)
 			return TC_ACT_UNSPEC;
 		to_client_socket(r, p, c, off, p->ack);
+		if (c->flags & KVPIN_SPLICE_BROKEN)
+			r->ack = broken_ack(c, p->ack);
 		packet_rewrite(skb, p, h, r);
 		return TC_ACT_UNSPEC;
 	}
@@ -297,30 +310,47 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 	rewrite_begin(r, p);
 	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
-		if (p->bits & (WORD_FIN | WORD_RST))
+		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !p->len))
 			return TC_ACT_SHOT;
+		r->clear = WORD_FIN;
 		off = c->off_taken;
+		r->seq = p->seq + off;
 		if (p->len) {
-			r->seq = p->seq + off;
-		} else if (p->seq + off == (__u32)u->to - 1) {
+			seq_raise(&c->sent, r->seq + p->len, c->acked);
+		} else if (r->seq == (__u32)u->to - 1 && c->acked >= u->to) {
 			/* A keepalive probe wants to be answered. */
 			__sync_fetch_and_or(&c->flags, KVPIN_SPLICE_PROBE);
 			r->seq = (__u32)c->sent - 1;
-		} else {
+		} else if (r->seq == (__u32)u->to) {
 			r->seq = (__u32)c->sent;
 		}
 	} else {
 		off = c->off;
+		if ((c->flags & KVPIN_SPLICE_BROKEN) && after(c->to, p->seq + c->off_taken))
+			off = c->off_taken;
 		r->seq = p->seq + off;
 		seq_raise(&c->sent, r->seq + p->len, c->acked);
 	}
 	r->tsval_add = ts_shift(c, h, p->now / NS_PER_MS);
-	if (off || c->ts_off || r->seq != p->seq)
+	if (off || c->ts_off || r->seq != p->seq || (p->bits & r->clear))
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
 }
 
 /* ---- packets of the server ---- */
+
+/* Tells the server that behind what it has sent there is no room: what of that was lost it may send
+ * again, but nothing new. */
+static __always_inline void hold(struct rewrite *r, const struct kvpin_splice_conn *u)
+{
+	__u32 room = (__u32)u->received - r->ack;
+
+	if (after(r->ack, (__u32)u->received))
+		room = 0;
+	room >>= u->server_wscale & 15;
+	if (r->win > room)
+		r->win = room;
+}
 
 /* What a server's packet is to its own socket: it brings nothing new but the server's end. */
 static __always_inline void to_server_socket(struct rewrite *r, const struct packet *p,
@@ -383,6 +413,14 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 
 	at = seq_near(u->received, p->seq);
 	p->at = at;
+	/* The client has not yet all that its socket here sends: what the server repeats of that is
+	 * for the server's own socket, and must not overtake it. */
+	if (c->acked < u->to && !(p->bits & (WORD_RST | WORD_FIN)) && at <= u->from) {
+		if (at + p->len <= u->from)
+			return server_in_back(skb, p, k, u, u->off_taken);
+		if (at < u->from)
+			return TC_ACT_SHOT;
+	}
 	if (p->bits & WORD_RST) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);
@@ -442,10 +480,11 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *k,
 			  struct kvpin_splice_conn *u)
 {
+	struct kvpin_splice_conn *c;
 	struct tcp_head *h;
 	struct rewrite *r;
+	__u32 off, client;
 	__u64 word;
-	__u32 off;
 
 	if (!p || !k || !u)
 		return TC_ACT_UNSPEC;
@@ -459,12 +498,20 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		/* The client acknowledges; the socket only repeats itself, or probes. */
 		if (p->bits & (WORD_FIN | WORD_RST))
 			return TC_ACT_SHOT;
-		if (!p->len) {
+		client = u->peer - 1;
+		c = bpf_map_lookup_elem(&splice_conns, &client);
+		r->ack = u->told_server;
+		if (c && c->acked < u->to) {
+			/* Until then nobody else tells the server that its bytes have come. */
+			if (after(p->ack + u->off_taken, r->ack))
+				r->ack = p->ack + u->off_taken;
+			u->told_server = r->ack;
+			hold(r, u);
+		} else if (!p->len) {
 			if (p->seq != u->request_end - 1)
 				return TC_ACT_SHOT;
 			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_PROBE);
 		}
-		r->ack = u->told_server;
 	} else {
 		off = u->off;
 		seq_raise(&u->sent, p->seq + p->len, u->acked);
@@ -475,9 +522,11 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		r->ack = p->ack + off;
 		r->sack_add = off;
 		u->told_server = r->ack;
+		if (u->hold_ns > p->now)
+			hold(r, u);
 	}
 	r->tsval_add = ts_shift(u, h, p->now / NS_PER_MS);
-	if (r->ack != p->ack || u->ts_off)
+	if (r->ack != p->ack || u->ts_off || r->win != p->win)
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
 }

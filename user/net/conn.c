@@ -34,6 +34,8 @@
  * that is looked at. */
 #define BREAK_MS      1000
 #define BREAK_POLL_MS 5
+/* A server was told to pause: nothing announces that its last ACK has come. */
+#define HOLD_POLL_MS 1
 /* An answer of our own that the client does not take. */
 #define REPLY_MS 10000
 
@@ -76,6 +78,9 @@ static uint64_t conn_due_ms(const struct conn *c)
 		if (!c->x->head_done && relay_request_open(c))
 			return c->activity_ms +
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
+		if (c->splice.holding)
+			return earlier(c->activity_ms + config->timeout.stall_ms,
+				       uv_now(&c->worker->loop) + HOLD_POLL_MS);
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
 		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);
@@ -147,8 +152,9 @@ static int client_events(const struct conn *c)
 	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
 	case CONN_STEER:
 	case CONN_RECLAIM:
-	case CONN_SPLICE:
 		return end;
+	case CONN_SPLICE:
+		return end | (c->x->out_ready ? UV_WRITABLE : 0);
 	case CONN_REPLY:
 		return UV_WRITABLE;
 	case CONN_LINGER:
@@ -356,8 +362,7 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		 * that is the end; else recv() and send() find out. */
 		c->sock.events = 0;
 		events = UV_READABLE | UV_WRITABLE;
-		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL ||
-		    c->state == CONN_WAIT) {
+		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL || c->state == CONN_WAIT) {
 			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 			return;
 		}
@@ -392,9 +397,14 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		conn_on_steered(c);
 		return;
 	case CONN_SPLICE:
-		if (status < 0)
+		if (status < 0) {
 			conn_close(c, CONN_CLOSE_CLIENT_GONE);
-		c->client_rdhup = true;
+			break;
+		}
+		if (events & UV_DISCONNECT)
+			c->client_rdhup = true;
+		if (events & UV_WRITABLE)
+			splice_flush(c);
 		break;
 	case CONN_LINGER:
 		linger_read(c);
@@ -487,7 +497,11 @@ static void conn_timeout(struct conn *c)
 		exchange_wait_over(c);
 		break;
 	case CONN_EXCHANGE:
-		exchange_timeout(c);
+		if (c->splice.holding &&
+		    uv_now(&c->worker->loop) < c->activity_ms + c->worker->config->timeout.stall_ms)
+			exchange_answer(c);
+		else
+			exchange_timeout(c);
 		break;
 	case CONN_STEER:
 		steer_timeout(c);
@@ -528,7 +542,7 @@ static void on_timer(uv_timer_t *timer)
 
 	c->armed_ms = UINT64_MAX;
 	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
-	    uv_now(&c->worker->loop) >= conn_due_ms(c))
+	    c->splice.holding || uv_now(&c->worker->loop) >= conn_due_ms(c))
 		conn_timeout(c);
 	conn_run(c);
 	conn_rearm(c);

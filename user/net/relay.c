@@ -419,6 +419,8 @@ enum relay_end relay_answer(struct conn *c)
 			return end;
 		if (room) {
 			/* The socket is empty for now: spare the recv() that would say so. */
+			if (c->splice.holding && x->answer_body.state != KVPIN_BS_DONE)
+				return RELAY_WAIT;
 			end = relay_flush(c);
 			if (end == RELAY_DONE &&
 			    !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))

@@ -3,10 +3,17 @@
  * Handing an answer over to the program at tc.
  *
  * Happy path: both sockets are known to the program from their first packet on; when the answer's
- * head is out and nothing of it is under way in the daemon, splice_within() writes down where both
- * streams stand and takes the pair by one compare-and-swap. Failures: a gate that says no leaves
- * the answer with the relay, the reason is counted, and the next packet tries again.
- * Close: splice_back.c.
+ * head is out and all that came of it was read, splice_within() writes down where both streams
+ * stand and takes the pair by one compare-and-swap. Bytes that were read and not yet sent are the
+ * client's socket's still, before `to`; until the client has them, what the server repeats of them
+ * goes to its own socket (bpf/splice.bpf.c). Failures: a gate that says no leaves the answer with
+ * the relay, the reason is counted, and the next packet tries again. Close: splice_back.c.
+ *
+ * A stream that never pauses is made to: the program tells the server that behind what it has sent
+ * there is no room (hold_on()). What is under way comes, is read, and the taking is the same as of
+ * any other stream: there is no byte of which it would have to be found out whose it is, and the
+ * framing is known. The client's ACK of the last bytes read opens the way again, with its own
+ * window; so those are sent behind the taking. A hold ends by itself at `hold_ns`.
  *
  * Order matters (tests/model/): the word is read before the server's high mark, and that once; the
  * program changes them the other way round.
@@ -22,6 +29,14 @@
 
 /* TCP options of a full segment. */
 #define OPTION_BYTES 12
+
+/* Reads in a row behind which more had come already: such a stream does not pause by itself. */
+#define HOLD_MISSES 4
+/* What is under way when the server is told to pause comes within a round trip; for a slow client
+ * the daemon may have to get rid of a socket's buffer first. */
+#define HOLD_MS 2000
+/* Where that was not enough. */
+#define HOLD_AGAIN_MS 10000
 
 /* ---- sockets that the program knows ---- */
 
@@ -161,11 +176,12 @@ static bool answer_gate(struct conn *c)
 	const struct kvpin_body *body = &x->answer_body;
 	struct worker *w = c->worker;
 
-	if (!x->head_sent || x->out_ready || buf_len(&c->out) || x->plain_body ||
+	if (!x->head_sent || x->out_ready != buf_len(&c->out) || x->plain_body ||
 	    body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
 	    body->state == KVPIN_BS_TUNNEL)
 		return false;
-	if (!answer_suits(c))
+	/* A server that pauses because it was told to is waited for, however little may be left. */
+	if (!c->splice.holding && !answer_suits(c))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SHORT);
 	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
@@ -184,8 +200,6 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
 	if (server->unsent || server->unacked)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
-	if (client->unsent)
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
 	/* The way to the client has become narrower since the server was told. */
 	if (splice_kconn(w, &c->splice.sock)->ifindex != DEVICE_LOOPBACK &&
 	    server->told_mss > client->send_mss + OPTION_BYTES)
@@ -257,31 +271,99 @@ static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kv
 		ks->flags |= KVPIN_SPLICE_NO_FIN;
 }
 
-bool splice_within(struct conn *c)
+/* ---- a stream that never pauses ---- */
+
+static void hold_end(struct conn *c, struct kvpin_splice_conn *ks, uint64_t again_ms)
+{
+	__atomic_store_n(&ks->hold_ns, 0, __ATOMIC_RELAXED);
+	c->splice.holding = false;
+	c->splice.hold_ms = uv_now(&c->worker->loop) + again_ms;
+	c->splice.misses = 0;
+}
+
+/* The next packets to the server tell it of no room for anything new; what is under way comes, and
+ * then the stream stands still until it is taken. */
+static void hold_on(struct conn *c, struct kvpin_splice_conn *ks, const struct tcp_probe *server)
+{
+	struct splice_conn *s = &c->splice;
+	uint64_t now_ms = uv_now(&c->worker->loop);
+
+	s->misses++;
+	if (s->holding && now_ms > s->hold_ms + HOLD_MS) {
+		splice_refuse(c->worker, KVPIN_SPLICE_REFUSED_HELD);
+		hold_end(c, ks, HOLD_AGAIN_MS);
+	} else if (!s->holding && s->misses >= HOLD_MISSES && now_ms >= s->hold_ms) {
+		ks->server_wscale = server->receive_wscale;
+		s->holding = true;
+		s->hold_ms = now_ms;
+		__atomic_store_n(&ks->hold_ns, balancer_now_ns() + (HOLD_MS + 1) * 1000000ULL,
+				 __ATOMIC_RELAXED);
+	}
+}
+
+void splice_unhold(struct conn *c)
+{
+	if (c->splice.holding && c->current && c->current->splice.entry)
+		hold_end(c, splice_kconn(c->worker, &c->current->splice), 0);
+	c->splice.misses = 0;
+}
+
+/*
+ * Where the client's socket will be when all that the daemon has of this answer went out, in the
+ * wire's numbers: found in two ways that must agree, what the program saw sent, and what TCP was
+ * given since the connection's beginning. That is known once what the program saw acknowledged
+ * agrees too: it can only be ahead of TCP, and what it saw sent can only be behind.
+ */
+static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
+		      const struct tcp_probe *client, uint64_t *end)
+{
+	struct splice_conn *s = &c->splice;
+	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
+	uint64_t acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
+	uint32_t base = (uint32_t)sent - kc->off - (uint32_t)(client->accepted - client->unsent);
+
+	if (!s->based) {
+		s->based = base == (uint32_t)acked - kc->off - (uint32_t)client->acked;
+		s->base = base;
+	}
+	*end = sent + client->unsent + c->x->out_ready;
+	return s->based && base == s->base;
+}
+
+enum taken { TAKE_REFUSED, TAKE_NOT_YET, TAKE_DONE };
+
+static enum taken not_yet(struct conn *c, enum kvpin_splice_refusal reason)
+{
+	splice_refuse(c->worker, reason);
+	return TAKE_NOT_YET;
+}
+
+static enum taken take(struct conn *c, struct tcp_probe *server)
 {
 	struct worker *w = c->worker;
 	struct upstream *u = c->current;
-	struct kvpin_splice_conn *kc, *ks;
-	struct tcp_probe client, server;
-	uint64_t word, taken, received;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &u->splice);
+	uint64_t word = splice_word(ks), taken, received, to;
+	struct tcp_probe client;
+	bool known;
 
-	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry || !answer_gate(c))
-		return false;
-	kc = splice_kconn(w, &c->splice.sock);
-	ks = splice_kconn(w, &u->splice);
-	word = splice_word(ks);
 	/* Once: a packet behind it fails the swap, and reading again would count that packet. */
 	received = __atomic_load_n(&ks->received, __ATOMIC_SEQ_CST);
-	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)))
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNREAD);
-	if (!tcp_gate(c, &client, &server) || !tracked_gate(c, &client, kc, ks))
-		return false;
+	if (!tcp_gate(c, &client, server) || !tracked_gate(c, &client, kc, ks))
+		return TAKE_REFUSED;
+	known = write_end(c, kc, &client, &to);
+	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)) ||
+	    steer_waiting(&u->steer))
+		return not_yet(c, KVPIN_SPLICE_REFUSED_UNREAD);
+	if (!known)
+		return not_yet(c, KVPIN_SPLICE_REFUSED_UNSENT);
 	ks->from = ks->walked = received;
-	ks->to = kc->sent;
+	ks->to = to;
 	ks->off_taken = ks->off;
 	kc->off_taken = kc->off;
 	describe_answer(c, ks);
-	describe_tcp(c, kc, ks, &client, &server);
+	describe_tcp(c, kc, ks, &client, server);
 	kc->peer = u->splice.entry;
 	ks->peer = c->splice.sock.entry;
 	taken = (word & ~KVPIN_SPLICE_TURN) | ((word + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN) |
@@ -289,8 +371,29 @@ bool splice_within(struct conn *c)
 	if (!__atomic_compare_exchange_n(&ks->word, &word, taken, false, __ATOMIC_SEQ_CST,
 					 __ATOMIC_SEQ_CST)) {
 		kc->peer = 0;
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_RACED);
+		return not_yet(c, KVPIN_SPLICE_REFUSED_RACED);
 	}
+	return TAKE_DONE;
+}
+
+bool splice_within(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct upstream *u = c->current;
+	struct tcp_probe server;
+	enum taken taken;
+
+	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry)
+		return false;
+	taken = answer_gate(c) ? take(c, &server) : TAKE_REFUSED;
+	if (taken == TAKE_NOT_YET)
+		hold_on(c, splice_kconn(w, &u->splice), &server);
+	else if (c->splice.holding)
+		hold_end(c, splice_kconn(w, &u->splice), HOLD_AGAIN_MS);
+	if (taken != TAKE_DONE)
+		return false;
+	c->splice.hold_ms = 0;
+	c->splice.misses = 0;
 	stat_add(&w->stats->spliced, 1);
 	c->x->path = STAT_PATH_SPLICE;
 	c->splice.ended = c->splice.broken = false;

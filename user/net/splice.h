@@ -46,6 +46,12 @@ struct splice_conn {
 	bool broken;	  /* bytes went past that should not have */
 	uint32_t poll_ms; /* how often the client's ACKs are looked at then */
 	uint64_t acked;	  /* ... when last looked at */
+	bool based;	  /* `base` is known */
+	uint32_t base;	  /* local number of the first byte to the client */
+	uint32_t misses;  /* times in a row that the stream did not pause */
+	bool holding;	  /* the server is told to pause: bytes read are taken along before they go
+			   * out, so that the client has something to acknowledge */
+	uint64_t hold_ms; /* since when; else: not again before */
 };
 
 /* A worker's part. */
@@ -104,6 +110,12 @@ uint32_t splice_segment_bytes(const struct conn *c);
  * reason is counted where the answer was one for this path.
  */
 bool splice_within(struct conn *c);
+
+/** splice_flush() - CONN_SPLICE: the client's socket takes bytes again that were read before */
+void splice_flush(struct conn *c);
+
+/** splice_unhold() - the server need not pause any more: the exchange ends */
+void splice_unhold(struct conn *c);
 
 /** splice_look() - CONN_SPLICE: is it back, or to be taken back? After that c->state may be any. */
 void splice_look(struct conn *c);

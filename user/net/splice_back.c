@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "net/exchange.h"
+#include "net/relay.h"
 #include "net/splice_private.h"
 #include "net/tcp_probe.h"
 #include "net/turn.h"
@@ -47,12 +48,26 @@ static bool give_back(struct kvpin_splice_conn *ks, struct kvpin_splice_conn *kc
 			return false;
 	} while (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_GIVING, false,
 					      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	/* The connection is about to be broken; until then what its socket still has to send must
+	 * stay where it belongs. */
+	if (__atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST) < ks->to) {
+		kc->to = ks->to;
+		__atomic_fetch_or(&kc->flags, KVPIN_SPLICE_BROKEN, __ATOMIC_SEQ_CST);
+	}
 	ks->end = end;
 	ks->off = ks->off_taken + past;
 	kc->off = kc->off_taken + past;
 	__atomic_fetch_and(&ks->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING),
 			   __ATOMIC_SEQ_CST);
 	return true;
+}
+
+/* Behind what the client was sent so far. */
+static uint64_t sent_end(const struct kvpin_splice_conn *ks, const struct kvpin_splice_conn *kc)
+{
+	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
+
+	return sent > ks->to ? sent : ks->to;
 }
 
 /* The pair is back: what went past becomes a part of the exchange. @early: the answer goes on. */
@@ -107,7 +122,7 @@ static bool truncated(const struct kvpin_splice_conn *ks, const struct kvpin_spl
 {
 	uint64_t known = __atomic_load_n(&ks->end, __ATOMIC_SEQ_CST);
 
-	*end = kc->sent;
+	*end = sent_end(ks, kc);
 	if (!ks->fin)
 		return true;
 	*end = ks->to + (ks->fin - ks->from);
@@ -145,7 +160,7 @@ void splice_look(struct conn *c)
 			    uv_now(&w->loop) < c->activity_ms + POLL_END_MS)
 				return;
 			/* What it was sent counts; a hole in it is never filled now. */
-			if (give_back(ks, kc, kc->sent))
+			if (give_back(ks, kc, sent_end(ks, kc)))
 				resume(c, true);
 			return;
 		} else {
@@ -196,7 +211,7 @@ void splice_timeout(struct conn *c)
 		c->activity_ms = active_ms;
 	if (uv_now(&w->loop) < c->activity_ms + w->config->timeout.stall_ms)
 		return;
-	if (give_back(ks, kc, kc->sent)) {
+	if (give_back(ks, kc, sent_end(ks, kc))) {
 		books_back(c, true);
 		conn_set_state(c, CONN_EXCHANGE);
 		exchange_timeout(c);
@@ -209,8 +224,14 @@ void splice_settle(struct conn *c)
 	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
 	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
 
-	give_back(ks, kc, kc->sent);
+	give_back(ks, kc, sent_end(ks, kc));
 	books_back(c, true);
+}
+
+void splice_flush(struct conn *c)
+{
+	if (c->x->out_ready && relay_flush(c) == RELAY_CLIENT_GONE)
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 }
 
 /* ---- framing that the program cannot follow ---- */

@@ -37,6 +37,17 @@
 #define OPTION_NOPS	0x01010101U
 #define OPTION_NOPS_EOL 0x01010100U
 
+/* What the kernel puts between the heads of a packet of more than 64 KiB (BIG TCP, which TCP over
+ * IPv6 uses on lo without being asked): a hop-by-hop header with the one option that RFC 2675
+ * defines, include/net/ipv6.h. */
+struct jumbo_head {
+	__u8 nexthdr, bytes_8, type, len;
+	__be32 payload;
+};
+
+#define JUMBO_TYPE 0xc2
+#define PADN_TYPE  1
+
 struct packet {
 	struct kvpin_splice_key key;
 	__u32 l3, l4; /* where the heads begin */
@@ -45,6 +56,7 @@ struct packet {
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */
 	__u32 v6;
+	__u32 jumbo; /* a struct jumbo_head stands before the TCP head */
 	__u64 now;   /* ns */
 	__u32 entry; /* of the connection that it belongs to */
 	__u32 token; /* an event of the answer begins in it */
@@ -157,6 +169,20 @@ __noinline int head_build(struct tcp_head *h, struct rewrite *r)
 	return 0;
 }
 
+/* A packet of more than 64 KiB. Returns its bytes behind the link's head, or 0 for something else
+ * with a hop-by-hop header. */
+static __always_inline __u32 packet_read_jumbo(struct __sk_buff *skb, struct packet *p)
+{
+	struct jumbo_head jumbo;
+
+	if (bpf_skb_load_bytes(skb, p->l4, &jumbo, sizeof(jumbo)) || jumbo.bytes_8 ||
+	    jumbo.nexthdr != IPPROTO_TCP || jumbo.type != JUMBO_TYPE || jumbo.len != 4)
+		return 0;
+	p->jumbo = 1;
+	p->l4 += sizeof(jumbo);
+	return bpf_ntohl(jumbo.payload) + sizeof(struct ipv6hdr);
+}
+
 /* Reads the heads. Returns 0, or -1 for what is none of ours. */
 static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 {
@@ -189,13 +215,23 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 		struct ipv6hdr *ip6 = data + ETH_HLEN;
 
 		t = (void *)(ip6 + 1);
-		if ((void *)(t + 1) > end || ip6->nexthdr != IPPROTO_TCP)
+		if ((void *)(t + 1) > end)
 			return -1;
 		__builtin_memcpy(p->key.from, &ip6->saddr, sizeof(p->key.from));
 		__builtin_memcpy(p->key.to, &ip6->daddr, sizeof(p->key.to));
-		total = bpf_ntohs(ip6->payload_len);
-		/* BIG TCP: the field cannot hold it. */
-		total = total ? total + sizeof(*ip6) : skb->len - ETH_HLEN;
+		total = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
+		if (ip6->nexthdr == IPPROTO_HOPOPTS && !ip6->payload_len) {
+			total = packet_read_jumbo(skb, p);
+			if (!total || bpf_skb_pull_data(skb, p->l4 + sizeof(*t)))
+				return -1;
+			data = (void *)(long)skb->data;
+			end = (void *)(long)skb->data_end;
+			t = data + ETH_HLEN + sizeof(*ip6) + sizeof(struct jumbo_head);
+			if ((void *)(t + 1) > end)
+				return -1;
+		} else if (ip6->nexthdr != IPPROTO_TCP) {
+			return -1;
+		}
 	} else {
 		struct iphdr *ip = data + ETH_HLEN;
 
@@ -336,6 +372,13 @@ static __always_inline int packet_write_bare(struct __sk_buff *skb, struct packe
 		return -1;
 	if (p->v6) {
 		is = bpf_htons((__u16)h->bytes);
+		if (p->jumbo) {
+			struct jumbo_head pad = {
+				.nexthdr = IPPROTO_TCP, .type = PADN_TYPE, .len = 4};
+
+			is = bpf_htons((__u16)(h->bytes + sizeof(pad)));
+			bpf_skb_store_bytes(skb, p->l4 - sizeof(pad), &pad, sizeof(pad), 0);
+		}
 		bpf_skb_store_bytes(skb, p->l3 + 4, &is, 2, 0);
 		__builtin_memcpy(pseudo, to->local, 16);
 		__builtin_memcpy(pseudo + 4, to->remote, 16);

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.splice_only
 MIB = 1 << 20
 MANNERS = ["length", "chunked", "close", "sse"]
 EVENT = 150
+# Not with the head, behind which a server may pause by itself.
+LATE = ("--splice-events", "8", "--splice-body", "256KiB")
 
 
 def ask(manner, size, session, seed=7):
@@ -106,7 +108,7 @@ def connect(start, splice):
 def test_most_of_a_stream_without_pause_is_spliced(start, splices, manner, family):
     listen = "127.0.0.1:0" if family == 4 else "[::1]:0"
     size = (30 if manner == "sse" else 110) * MIB
-    splice = splices([start.sim("gpu0", "uvicorn", listen=listen)], listen=listen)
+    splice = splices([start.sim("gpu0", "uvicorn", listen=listen)], *LATE, listen=listen)
     client = connect(start, splice)
     client.send(ask(manner, size, "s"))
     take_answer(client, size, manner)
@@ -120,15 +122,15 @@ def test_most_of_a_stream_without_pause_is_spliced(start, splices, manner, famil
 def test_a_thousand_takings_of_streams_without_pause(start, splices):
     """Two sessions on two servers over the same connections: what went past one answer must not
     show in the next."""
-    splice = splices([start.sim(f"gpu{i}", "uvicorn") for i in range(2)])
+    splice = splices([start.sim(f"gpu{i}", "uvicorn") for i in range(2)], *LATE)
     failed = []
 
     def run(i):
         client = connect(start, splice)
         try:
-            for n in range(260):
+            for n in range(330):
                 manner = ("length", "chunked", "sse")[n % 3]
-                size = 1200 * 1024 + n * 150 if manner != "sse" else 300000 + n * 150
+                size = 4 * MIB + n * 150 if manner != "sse" else MIB // 2 + n * 150
                 client.send(ask(manner, size, f"s{(i + n) % 3}", seed=n))
                 take_answer(client, size, manner, seed=n)
         except BaseException as error:  # pylint: disable=broad-except
@@ -140,7 +142,7 @@ def test_a_thousand_takings_of_streams_without_pause(start, splices):
     for thread in threads:
         thread.join()
     assert not failed, failed
-    assert splice.taken() >= 900, splice.status()
+    assert splice.taken() >= 1000, splice.status()
     for client in start.clients:
         client.close()
     splice.wait_idle()
@@ -150,7 +152,7 @@ def test_a_thousand_takings_of_streams_without_pause(start, splices):
 def test_a_slow_client_of_a_fast_server(start, splices, manner):
     """Bytes wait in the daemon's socket for the client: taken all the same, each at its place."""
     size = 12 * MIB
-    splice = splices([start.sim("gpu0", "uvicorn")])
+    splice = splices([start.sim("gpu0", "uvicorn")], *LATE)
     client = connect(start, splice)
     for n in range(3):
         client.send(ask(manner, size, "s", seed=n))

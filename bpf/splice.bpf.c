@@ -260,6 +260,10 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		passed_fin = 0;
 	clear = pass_fin ? WORD_PSH : WORD_FIN | WORD_PSH;
 	to_server(r, p, u, acked, passed_fin, clear);
+	/* From here on the server's own socket takes what comes, and its window is not the client's.
+	 * The next request could not tell: it acknowledges nothing new. */
+	if (done && r->win > (u->ack_win & 0xffff))
+		r->win = u->ack_win & 0xffff;
 	if (!still_taken(u, word))
 		return TC_ACT_SHOT;
 	if (pass_fin || rst)
@@ -522,6 +526,7 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		r->ack = p->ack + off;
 		r->sack_add = off;
 		u->told_server = r->ack;
+		u->ack_win = (__u64)r->ack << 32 | p->win;
 		if (u->hold_ns > p->now)
 			hold(r, u);
 	}

@@ -35,6 +35,8 @@
 /* What is under way when the server is told to pause comes within a round trip; for a slow client
  * the daemon may have to get rid of a socket's buffer first. */
 #define HOLD_MS 2000
+/* Tries, a millisecond apart, with all that came in hand. */
+#define KEPT_MAX 8
 /* Where that was not enough. */
 #define HOLD_AGAIN_MS 10000
 
@@ -330,12 +332,23 @@ static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
 	return s->based && base == s->base;
 }
 
-enum taken { TAKE_REFUSED, TAKE_NOT_YET, TAKE_DONE };
+enum taken {
+	TAKE_REFUSED,
+	TAKE_NOT_YET, /* more is under way */
+	TAKE_AGAIN,   /* by chance: the next time may do */
+	TAKE_DONE
+};
 
 static enum taken not_yet(struct conn *c, enum kvpin_splice_refusal reason)
 {
 	splice_refuse(c->worker, reason);
-	return TAKE_NOT_YET;
+	return reason == KVPIN_SPLICE_REFUSED_UNREAD ? TAKE_NOT_YET : TAKE_AGAIN;
+}
+
+bool splice_keeps(const struct conn *c)
+{
+	return c->splice.holding && c->state == CONN_EXCHANGE && c->splice.kept &&
+	       c->splice.kept < KEPT_MAX;
 }
 
 static enum taken take(struct conn *c, struct tcp_probe *server)
@@ -386,7 +399,8 @@ bool splice_within(struct conn *c)
 	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry)
 		return false;
 	taken = answer_gate(c) ? take(c, &server) : TAKE_REFUSED;
-	if (taken == TAKE_NOT_YET)
+	c->splice.kept = taken == TAKE_AGAIN ? c->splice.kept + 1 : 0;
+	if (taken == TAKE_NOT_YET || taken == TAKE_AGAIN)
 		hold_on(c, splice_kconn(w, &u->splice), &server);
 	else if (c->splice.holding)
 		hold_end(c, splice_kconn(w, &u->splice), HOLD_AGAIN_MS);

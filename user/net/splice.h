@@ -52,6 +52,7 @@ struct splice_conn {
 	bool holding;	  /* the server is told to pause: bytes read are taken along before they go
 			   * out, so that the client has something to acknowledge */
 	uint64_t hold_ms; /* since when; else: not again before */
+	uint32_t kept;	  /* times that they were kept back for another try */
 };
 
 /* A worker's part. */
@@ -110,6 +111,10 @@ uint32_t splice_segment_bytes(const struct conn *c);
  * reason is counted where the answer was one for this path.
  */
 bool splice_within(struct conn *c);
+
+/** splice_keeps() - a server pauses, all came, and yet it was not taken: keep what was read and try
+ * again in a moment */
+bool splice_keeps(const struct conn *c);
 
 /** splice_flush() - CONN_SPLICE: the client's socket takes bytes again that were read before */
 void splice_flush(struct conn *c);

@@ -137,6 +137,16 @@ static __always_inline void giving_end(struct kvpin_splice_conn *u, struct kvpin
 	__sync_fetch_and_and(&u->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING));
 }
 
+/* The server has sent all of its answer: its slot is free. Like the daemon, once. */
+static __always_inline void answer_over(struct kvpin_splice_conn *u)
+{
+	__u32 backend = u->backend;
+	struct kvpin_backend *b = bpf_map_lookup_elem(&splice_backends, &backend);
+
+	if (b && __sync_lock_test_and_set(&u->counted, 0))
+		__sync_fetch_and_add(&b->inflight, -1);
+}
+
 /* ---- packets of the client ---- */
 
 /* What of a client's packet is the server's: the ACK, and the client's end. */
@@ -260,8 +270,8 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		passed_fin = 0;
 	clear = pass_fin ? WORD_PSH : WORD_FIN | WORD_PSH;
 	to_server(r, p, u, acked, passed_fin, clear);
-	/* From here on the server's own socket takes what comes, and its window is not the client's.
-	 * The next request could not tell: it acknowledges nothing new. */
+	/* From here on the server's own socket takes what comes, and its window is not the
+	 * client's. The next request could not tell: it acknowledges nothing new. */
 	if (done && r->win > (u->ack_win & 0xffff))
 		r->win = u->ack_win & 0xffff;
 	if (!still_taken(u, word))
@@ -389,7 +399,7 @@ static __always_inline int server_in_back(struct __sk_buff *skb, struct packet *
 __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k,
 			 struct kvpin_splice_conn *u)
 {
-	__u64 word, at, fresh = 0, ack_win;
+	__u64 word, at, fresh = 0, ack_win, end;
 	struct kvpin_splice_conn *c;
 	__u32 fin, ms, client;
 	struct tcp_head *h;
@@ -447,6 +457,10 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (u->framing == KVPIN_SPLICE_CLOSE && !u->end)
 			__sync_lock_test_and_set(&u->end, u->to + (u->fin - u->from));
 	}
+	end = u->end;
+	if (end && u->counted && !(u->flags & KVPIN_SPLICE_CUT) &&
+	    u->received >= u->from + (end - u->to))
+		answer_over(u);
 	if (fin || (!p->len && (u->flags & KVPIN_SPLICE_PROBE))) {
 		__sync_fetch_and_and(&u->flags, ~KVPIN_SPLICE_PROBE);
 		/* Bytes that it has already had, and behind them perhaps the FIN. */

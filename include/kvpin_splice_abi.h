@@ -172,7 +172,8 @@ struct kvpin_splice_conn {
 	__u64 started_ns, token_ns, ttft_ns;
 	__u64 last_ns; /* when a byte or an ACK last made progress */
 	__u64 hold_ns; /* until then the server is told of no room behind `received` */
-	__u64 pad2[4];
+	__u32 counted; /* in flight at its server: who swaps it to 0 takes it off */
+	__u32 pad2[7];
 };
 
 _Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");

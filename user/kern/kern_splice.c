@@ -164,6 +164,8 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 		err = bpf_map__set_max_entries(skel->maps.splice_keys, 2 * p->conns);
 	if (!err)
 		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
+	if (!err && p->backends_fd >= 0)
+		err = bpf_map__reuse_fd(skel->maps.splice_backends, p->backends_fd);
 	if (!err)
 		err = rings_make(priv, p);
 	if (err)
@@ -208,7 +210,10 @@ static int views(struct kern_splice *k, const struct kern_splice_params *p,
 	k->config = view(skel->maps.splice_config, sizeof(*k->config));
 	if (k->config)
 		k->conns = view(skel->maps.splice_conns, p->conns * sizeof(*k->conns));
-	if (!k->conns) {
+	if (k->conns && p->backends_fd < 0)
+		k->backends =
+			view(skel->maps.splice_backends, KVPIN_BACKENDS_MAX * sizeof(*k->backends));
+	if (!k->conns || (p->backends_fd < 0 && !k->backends)) {
 		err = -errno;
 		return KERN_SAY(t, err, "splice: cannot map the connections: %s", strerror(-err));
 	}
@@ -390,6 +395,8 @@ void kern_splice_close(struct kern_splice *k)
 	detach(priv);
 	if (k->conns)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
+	if (k->backends)
+		munmap(k->backends, view_bytes(KVPIN_BACKENDS_MAX * sizeof(*k->backends)));
 	if (k->config)
 		munmap(k->config, view_bytes(sizeof(*k->config)));
 	for (uint32_t w = 0; w < priv->nr_rings; w++) {

@@ -29,6 +29,7 @@ struct kern_splice_params {
 	uint32_t workers;    /* rings */
 	uint32_t ring_bytes; /* of each; a power of two */
 	struct device_set devices;
+	int backends_fd; /* the map of what is in flight; -1: one of its own */
 	const uint64_t *ttft_le_ns, *gap_le_ns; /* KVPIN_HIST_BUCKETS - 1 upper bounds each */
 };
 
@@ -39,6 +40,7 @@ struct kern_splice {
 	struct kern_splice_private *private;
 	struct kvpin_splice_conn *conns;
 	struct kvpin_splice_config *config;
+	struct kvpin_backend *backends; /* KVPIN_BACKENDS_MAX; NULL where the map is another's */
 	uint32_t nr_conns;
 	struct device_set devices; /* where the program is */
 	bool tcx;		   /* attached by links; else by filters */

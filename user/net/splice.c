@@ -251,6 +251,7 @@ static void describe_answer(const struct conn *c, struct kvpin_splice_conn *ks)
 	ks->token_ns = x->token_ns;
 	ks->ttft_ns = x->ttft_ns;
 	ks->last_ns = balancer_now_ns();
+	ks->counted = !x->counted_out;
 }
 
 static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kvpin_splice_conn *ks,

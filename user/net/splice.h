@@ -69,13 +69,14 @@ struct splice_worker {
  * splice_open() - load the kernel side and attach it
  * @out: set on success; splice_close() frees it
  * @config: sizes, listeners and servers, which tell the devices
+ * @backends_fd: steer's map of what is in flight; -1: there is none
  * @uid, @gid: who shall own the pins; 0: whoever opens
  * @why: on failure the reason
  *
  * Returns 0 or -errno.
  */
-int splice_open(struct splice **out, const struct config *config, uid_t uid, gid_t gid, char *why,
-		size_t why_bytes);
+int splice_open(struct splice **out, const struct config *config, int backends_fd, uid_t uid,
+		gid_t gid, char *why, size_t why_bytes);
 void splice_close(struct splice *s);
 
 /** splice_tick() - about ten times a second from the main thread */

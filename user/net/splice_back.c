@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "net/dispatch.h"
 #include "net/exchange.h"
 #include "net/relay.h"
 #include "net/splice_private.h"
@@ -70,6 +71,17 @@ static uint64_t sent_end(const struct kvpin_splice_conn *ks, const struct kvpin_
 	return sent > ks->to ? sent : ks->to;
 }
 
+/* Who takes the answer off what is in flight, the program or the daemon? @now: it is over. */
+static void answer_over(struct conn *c, struct kvpin_splice_conn *ks, bool now)
+{
+	if (!__atomic_exchange_n(&ks->counted, 0, __ATOMIC_SEQ_CST)) {
+		c->x->counted_out = true;
+		wait_kick(c->worker->balancer, c->x->backend->id);
+	} else if (now) {
+		dispatch_answered(c);
+	}
+}
+
 /* The pair is back: what went past becomes a part of the exchange. @early: the answer goes on. */
 static void books_back(struct conn *c, bool early)
 {
@@ -81,6 +93,7 @@ static void books_back(struct conn *c, bool early)
 
 	kc->peer = 0;
 	splice_copies_free(c);
+	answer_over(c, ks, false);
 	x->bytes_down += past;
 	x->token_ns = ks->token_ns;
 	if (!x->token_seen && (ks->flags & KVPIN_SPLICE_TOKEN)) {
@@ -317,6 +330,8 @@ void splice_follow(struct conn *c, const struct kvpin_splice_event *e)
 		c->splice.broken = true;
 	else if (ks->body.state == KVPIN_BS_DONE && !ks->end)
 		__atomic_store_n(&ks->end, ks->to + (ks->walked - ks->from), __ATOMIC_SEQ_CST);
+	if (good && ks->end && !(ks->flags & KVPIN_SPLICE_CUT))
+		answer_over(c, ks, true);
 	if (!good || ks->end)
 		splice_look(c);
 }

@@ -63,8 +63,8 @@ static void splice_free(struct splice *s)
 	free(s);
 }
 
-int splice_open(struct splice **out, const struct config *config, uid_t uid, gid_t gid, char *why,
-		size_t why_bytes)
+int splice_open(struct splice **out, const struct config *config, int backends_fd, uid_t uid,
+		gid_t gid, char *why, size_t why_bytes)
 {
 	char pin_dir[STATE_PATH_MAX + sizeof(PIN_SUFFIX)];
 	struct kern_splice_params params = {
@@ -74,6 +74,7 @@ int splice_open(struct splice **out, const struct config *config, uid_t uid, gid
 		.conns = ENTRIES_PER_CLIENT * config->limit.connections,
 		.workers = config->workers,
 		.ring_bytes = config->splice.ring_bytes,
+		.backends_fd = backends_fd,
 		.ttft_le_ns = hist_ttft_bounds.le_ns,
 		.gap_le_ns = hist_token_gap_bounds.le_ns,
 	};

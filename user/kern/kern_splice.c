@@ -42,6 +42,7 @@ struct hook {
 	int link_fd; /* tcx; -1: none */
 	struct bpf_tc_opts filter;
 	bool filtered;
+	uint32_t pin; /* number in its pin's name */
 };
 
 struct splice_ring_reader {
@@ -56,7 +57,7 @@ struct kern_splice_private {
 	struct splice_bpf *skel;
 	int nr_cpus;
 	int keys_fd, counters_fd, refusals_fd;
-	uint32_t nr_rings, nr_hooks;
+	uint32_t nr_rings, nr_hooks, pin_nr;
 	struct splice_ring_reader ring[KERN_WORKERS_MAX];
 	struct hook hook[DEVICES_MAX * HOOK_NR];
 	struct splice_pins pins;
@@ -274,8 +275,7 @@ static int attach_one(struct kern_splice *k, int ifindex, int direction)
 		direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS;
 	int err = 0;
 
-	hook->ifindex = ifindex;
-	hook->direction = direction;
+	*hook = (struct hook){.ifindex = ifindex, .direction = direction, .pin = priv->pin_nr++};
 	hook->link_fd = bpf_link_create(prog_fd, ifindex, type, NULL);
 	if (hook->link_fd < 0 && priv->nr_hooks && k->tcx)
 		return hook->link_fd;
@@ -321,22 +321,73 @@ static int publish(struct kern_splice *k, const struct kern_text *t)
 				   priv->nr_hooks, t);
 }
 
+static void hook_end(struct hook *hook)
+{
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
+
+	if (hook->filtered) {
+		at.attach_point = tc_point(hook);
+		hook->filter.prog_fd = 0;
+		hook->filter.prog_id = 0;
+		hook->filter.flags = 0;
+		bpf_tc_detach(&at, &hook->filter);
+	} else {
+		close(hook->link_fd);
+	}
+}
+
+int kern_splice_attach(struct kern_splice *k, int ifindex)
+{
+	struct kern_splice_private *priv = k->private;
+	uint32_t before = priv->nr_hooks;
+	int err = 0;
+
+	if (device_has(&k->devices, ifindex))
+		return 0;
+	if (!k->tcx)
+		return -EPERM;
+	if (!device_fits(ifindex))
+		return -ENODEV;
+	if (k->devices.nr == DEVICES_MAX || before + HOOK_NR > DEVICES_MAX * HOOK_NR)
+		return -E2BIG;
+	for (int d = HOOK_INGRESS; d < HOOK_NR && !err; d++) {
+		err = attach_one(k, ifindex, d);
+		if (!err && priv->pinning)
+			err = splice_pins_add(&priv->pins, priv->hook[priv->nr_hooks - 1].link_fd,
+					      priv->hook[priv->nr_hooks - 1].pin);
+	}
+	if (!err) {
+		device_add(&k->devices, ifindex);
+		return 0;
+	}
+	while (priv->nr_hooks > before) {
+		splice_pins_remove(&priv->pins, priv->hook[--priv->nr_hooks].pin);
+		hook_end(&priv->hook[priv->nr_hooks]);
+	}
+	return err;
+}
+
+void kern_splice_detach(struct kern_splice *k, int ifindex)
+{
+	struct kern_splice_private *priv = k->private;
+
+	device_remove(&k->devices, ifindex);
+	for (uint32_t i = 0; i < priv->nr_hooks;) {
+		if (priv->hook[i].ifindex != ifindex) {
+			i++;
+			continue;
+		}
+		if (priv->pinning)
+			splice_pins_remove(&priv->pins, priv->hook[i].pin);
+		hook_end(&priv->hook[i]);
+		priv->hook[i] = priv->hook[--priv->nr_hooks];
+	}
+}
+
 static void detach(struct kern_splice_private *priv)
 {
-	for (uint32_t i = 0; i < priv->nr_hooks; i++) {
-		struct hook *hook = &priv->hook[i];
-		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
-
-		if (hook->filtered) {
-			at.attach_point = tc_point(hook);
-			hook->filter.prog_fd = 0;
-			hook->filter.prog_id = 0;
-			hook->filter.flags = 0;
-			bpf_tc_detach(&at, &hook->filter);
-		} else {
-			close(hook->link_fd);
-		}
-	}
+	for (uint32_t i = 0; i < priv->nr_hooks; i++)
+		hook_end(&priv->hook[i]);
 	for (unsigned int i = 0; i < priv->qdiscs.nr; i++) {
 		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = priv->qdiscs.ifindex[i],
 			    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);

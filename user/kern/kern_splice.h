@@ -57,6 +57,17 @@ struct kern_splice {
 int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, char *why,
 		     size_t why_bytes);
 
+/**
+ * kern_splice_attach() - a device that was not among those of kern_splice_open()
+ *
+ * Needs no privilege with tcx. Returns 0 or -errno: -ENODEV when there is none with Ethernet heads,
+ * -EPERM without tcx. The caller serialises it with kern_splice_detach().
+ */
+int kern_splice_attach(struct kern_splice *k, int ifindex);
+
+/** kern_splice_detach() - the device is gone, or nobody needs it */
+void kern_splice_detach(struct kern_splice *k, int ifindex);
+
 /** kern_splice_close() - detach, unmap; @k may be zeroed */
 void kern_splice_close(struct kern_splice *k);
 

@@ -280,6 +280,23 @@ int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, 
 	return 0;
 }
 
+int splice_pins_add(const struct splice_pins *p, int link, unsigned int nr)
+{
+	char path[PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/%s/link%u", p->parent, p->name, nr);
+	return p->published ? bpf_obj_pin(link, path) : 0;
+}
+
+void splice_pins_remove(const struct splice_pins *p, unsigned int nr)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "link%u", nr);
+	if (p->published)
+		unlinkat(p->dir_fd, name, 0);
+}
+
 void splice_pins_end(struct splice_pins *p)
 {
 	const char *name = p->published ? p->name : p->temp;

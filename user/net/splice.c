@@ -93,12 +93,15 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	if (getsockname(fd, &local.sa, &local.len))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
 	device = device_of(&local, remote);
-	if (device < 0 || !device_has(&sp->kern.devices, device))
+	if (device < 0)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 	pthread_mutex_lock(&sp->lock);
-	if (!sp->nr_free) {
+	if (!sp->nr_free || !splice_device_use(sp, device)) {
+		bool full = !sp->nr_free;
+
 		pthread_mutex_unlock(&sp->lock);
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_NO_SLOT);
+		return splice_refuse(w, full ? KVPIN_SPLICE_REFUSED_NO_SLOT
+					     : KVPIN_SPLICE_REFUSED_DEVICE);
 	}
 	entry = sp->free[--sp->nr_free];
 	k = &sp->kern.conns[entry];
@@ -114,15 +117,38 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	addr_words(&local, k->local, &k->local_port);
 	addr_words(remote, k->remote, &k->remote_port);
 	err = kern_splice_add(&sp->kern, entry);
-	if (err)
+	if (err) {
 		sp->free[sp->nr_free++] = entry;
-	else
+		splice_device_leave(sp, device);
+	} else {
 		sp->conn[entry] = c;
+	}
 	pthread_mutex_unlock(&sp->lock);
 	if (err)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_MAP);
 	s->entry = entry + 1;
 	return true;
+}
+
+void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const struct addr *remote)
+{
+	struct addr local = {.len = sizeof(local.in6)};
+	struct splice *sp = w->splice.splice;
+	struct kvpin_splice_conn *k;
+	int device;
+
+	if (!s->entry || getsockname(fd, &local.sa, &local.len))
+		return;
+	k = splice_kconn(w, s);
+	device = device_of(&local, remote);
+	if (device < 0 || (uint32_t)device == k->ifindex)
+		return;
+	pthread_mutex_lock(&sp->lock);
+	if (splice_device_use(sp, device)) {
+		splice_device_leave(sp, (int)k->ifindex);
+		__atomic_store_n(&k->ifindex, (uint32_t)device, __ATOMIC_SEQ_CST);
+	}
+	pthread_mutex_unlock(&sp->lock);
 }
 
 void splice_accepted(struct conn *c)

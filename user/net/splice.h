@@ -62,6 +62,7 @@ struct splice_worker {
 	uv_timer_t scan;
 	struct list lingering; /* entries of closed connections */
 	uint64_t ring_full;
+	uint32_t changes; /* of ways, when last looked at */
 	bool closing;
 };
 

@@ -4,9 +4,11 @@
  * Opened before the workers start, closed after they ended.
  */
 #include <errno.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hist.h"
 #include "net/splice_private.h"
@@ -15,6 +17,10 @@
 #define ENTRIES_PER_CLIENT 4
 /* Behind steer.pin: the two paths have nothing in common there. */
 #define PIN_SUFFIX "-splice"
+/* A device that was not there at the start, and that nobody uses any more. */
+#define DEVICE_IDLE_MS 1000
+/* ... is looked for so often. */
+#define REVIEW_TICKS 10
 
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
 {
@@ -23,7 +29,7 @@ bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
 }
 
 /* Where clients and servers are: the devices of the listeners' addresses and of the routes to the
- * servers. A server that has no route now is none for this path until the next start. */
+ * servers. Those that turn out to be needed later are added when a connection comes over them. */
 static int find_devices(struct device_set *set, const struct config *config, char *why,
 			size_t why_bytes)
 {
@@ -43,6 +49,63 @@ static int find_devices(struct device_set *set, const struct config *config, cha
 	return err;
 }
 
+/* ---- devices that come and go ---- */
+
+bool splice_device_use(struct splice *s, int ifindex)
+{
+	struct splice_device *d = NULL;
+
+	if (kern_splice_attach(&s->kern, ifindex))
+		return false;
+	for (unsigned int i = 0; i < DEVICES_MAX; i++) {
+		if (s->device[i].ifindex == ifindex) {
+			s->device[i].users++;
+			return true;
+		}
+		if (!s->device[i].ifindex)
+			d = &s->device[i];
+	}
+	if (!d)
+		return false;
+	*d = (struct splice_device){.ifindex = ifindex, .users = 1};
+	return true;
+}
+
+void splice_device_leave(struct splice *s, int ifindex)
+{
+	for (unsigned int i = 0; i < DEVICES_MAX; i++)
+		if (s->device[i].ifindex == ifindex && !--s->device[i].users)
+			s->device[i].idle_ms = balancer_now_ms();
+}
+
+/* What is gone, and what nobody has needed for a while. */
+static void devices_review(struct splice *s)
+{
+	uint64_t now_ms = balancer_now_ms();
+
+	pthread_mutex_lock(&s->lock);
+	for (unsigned int i = 0; i < s->kern.devices.nr; i++) {
+		int ifindex = s->kern.devices.ifindex[i];
+		char name[IF_NAMESIZE];
+
+		if (ifindex == DEVICE_LOOPBACK || if_indextoname((unsigned int)ifindex, name))
+			continue;
+		device_remove(&s->fixed, ifindex);
+		kern_splice_detach(&s->kern, ifindex);
+		i--;
+	}
+	for (unsigned int i = 0; i < DEVICES_MAX; i++) {
+		struct splice_device *d = &s->device[i];
+
+		if (!d->ifindex || d->users || now_ms < d->idle_ms + DEVICE_IDLE_MS)
+			continue;
+		if (!device_has(&s->fixed, d->ifindex))
+			kern_splice_detach(&s->kern, d->ifindex);
+		d->ifindex = 0;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
 static int entries_init(struct splice *s, uint32_t nr)
 {
 	s->free = malloc(nr * sizeof(*s->free));
@@ -57,6 +120,8 @@ static int entries_init(struct splice *s, uint32_t nr)
 
 static void splice_free(struct splice *s)
 {
+	if (s->watch_fd >= 0)
+		close(s->watch_fd);
 	free(s->free);
 	free(s->conn);
 	pthread_mutex_destroy(&s->lock);
@@ -85,6 +150,7 @@ int splice_open(struct splice **out, const struct config *config, int backends_f
 		snprintf(why, why_bytes, "splice: out of memory");
 		return -ENOMEM;
 	}
+	s->watch_fd = -1;
 	snprintf(pin_dir, sizeof(pin_dir), "%s" PIN_SUFFIX, config->steer.pin);
 	pthread_mutex_init(&s->lock, NULL);
 	err = find_devices(&params.devices, config, why, why_bytes);
@@ -99,6 +165,9 @@ int splice_open(struct splice **out, const struct config *config, int backends_f
 		splice_free(s);
 		return err;
 	}
+	s->fixed = s->kern.devices;
+	/* Without it, only new connections are looked at. */
+	s->watch_fd = device_watch_open();
 	*out = s;
 	return 0;
 }
@@ -114,6 +183,12 @@ void splice_close(struct splice *s)
 void splice_tick(struct splice *s, const struct config *config)
 {
 	kern_splice_tick(&s->kern, config->timeout.stall_ms * 1000000ULL);
+	if (s->watch_fd >= 0 && device_watch_changed(s->watch_fd)) {
+		__atomic_fetch_add(&s->changes, 1, __ATOMIC_RELEASE);
+		devices_review(s);
+	} else if (++s->ticks % REVIEW_TICKS == 0) {
+		devices_review(s);
+	}
 }
 
 struct kern_splice *splice_kern(struct splice *s)

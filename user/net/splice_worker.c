@@ -54,6 +54,7 @@ static void entry_free(struct splice *sp, uint32_t entry)
 {
 	pthread_mutex_lock(&sp->lock);
 	kern_splice_del(&sp->kern, entry);
+	splice_device_leave(sp, (int)sp->kern.conns[entry].ifindex);
 	sp->free[sp->nr_free++] = entry;
 	pthread_mutex_unlock(&sp->lock);
 }
@@ -73,6 +74,23 @@ static void lingering_end(struct worker *w, uint64_t now_ms)
 	}
 }
 
+static void ways_changed(struct worker *w)
+{
+	uint32_t changes = __atomic_load_n(&w->splice.splice->changes, __ATOMIC_ACQUIRE);
+	struct list *at, *next;
+
+	if (changes == w->splice.changes)
+		return;
+	w->splice.changes = changes;
+	list_for_each_safe (at, next, &w->conns) {
+		struct conn *c = container_of(at, struct conn, link);
+
+		splice_sock_moved(w, &c->splice.sock, c->sock.fd, &c->peer);
+		for (struct upstream *u = c->upstreams; u; u = u->next)
+			splice_sock_moved(w, &u->splice, u->sock.fd, &u->addr);
+	}
+}
+
 static void on_scan(uv_timer_t *timer)
 {
 	struct worker *w = timer->data;
@@ -80,6 +98,7 @@ static void on_scan(uv_timer_t *timer)
 	struct list *at, *next;
 
 	lingering_end(w, uv_now(&w->loop));
+	ways_changed(w);
 	if (lost == w->splice.ring_full)
 		return;
 	w->splice.ring_full = lost;

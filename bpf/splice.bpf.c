@@ -110,6 +110,15 @@ static __always_inline int still_taken(const struct kvpin_splice_conn *u, __u64 
 	return !((now ^ word) & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_TURN));
 }
 
+/* A FIN has a number of its own. */
+static __always_inline __u32 fin_sent(struct kvpin_splice_conn *x, const struct packet *p)
+{
+	if (!(p->bits & WORD_FIN))
+		return 0;
+	__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_FIN_SENT);
+	return 1;
+}
+
 /* ---- giving back ---- */
 
 /* Returns 1 for the one who does it, of the daemon and all CPUs. */
@@ -343,7 +352,7 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 		if ((c->flags & KVPIN_SPLICE_BROKEN) && after(c->to, p->seq + c->off_taken))
 			off = c->off_taken;
 		r->seq = p->seq + off;
-		seq_raise(&c->sent, r->seq + p->len, c->acked);
+		seq_raise(&c->sent, r->seq + p->len + fin_sent(c, p), c->acked);
 	}
 	r->tsval_add = ts_shift(c, h, p->now / NS_PER_MS);
 	if (off || c->ts_off || r->seq != p->seq || (p->bits & r->clear))
@@ -532,7 +541,7 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		}
 	} else {
 		off = u->off;
-		seq_raise(&u->sent, p->seq + p->len, u->acked);
+		seq_raise(&u->sent, p->seq + p->len + fin_sent(u, p), u->acked);
 		if (!u->received && (p->bits & WORD_ACK)) {
 			u->base = p->ack;
 			seq_raise(&u->received, p->ack, 0);
@@ -595,6 +604,8 @@ int splice_packet(struct __sk_buff *skb)
 			entry_end(&p);
 		return TC_ACT_UNSPEC;
 	}
+	if (p.bits & WORD_RST)
+		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_RESET);
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
 	p.now = bpf_ktime_get_ns();

@@ -119,6 +119,8 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
 	KVPIN_SPLICE_BROKEN = 1 << 13, /* client's: given back while bytes of its socket before `to`
 					* were not yet acknowledged; those keep `off_taken` */
+	KVPIN_SPLICE_RESET = 1 << 14,  /* a RST passed: nothing more comes of this connection */
+	KVPIN_SPLICE_FIN_SENT = 1 << 15, /* the socket's; `sent` counts it */
 };
 
 /*

@@ -27,6 +27,8 @@ struct splice {
 	struct splice_device device[DEVICES_MAX]; /* how much the others are needed; under lock */
 	int watch_fd;				  /* of links, addresses and routes; -1: none */
 	uint32_t ticks;
+	uint32_t *left;	  /* at the exit: entries of closed connections, ... */
+	uint32_t nr_left; /* ... of all workers */
 	uint32_t changes; /* grows when one of them changed: workers look where their peers are */
 };
 

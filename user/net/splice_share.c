@@ -8,15 +8,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/hist.h"
+#include "base/log.h"
 #include "net/splice_private.h"
 
 /* A client, its servers, and connections that were closed and are not yet over. */
 #define ENTRIES_PER_CLIENT 4
 /* Behind steer.pin: the two paths have nothing in common there. */
 #define PIN_SUFFIX "-splice"
+/* At the exit: how long peers that do not acknowledge are waited for, looking so often. */
+#define LEFT_MS	     5000
+#define LEFT_POLL_MS 5
 /* A device that was not there at the start, and that nobody uses any more. */
 #define DEVICE_IDLE_MS 1000
 /* ... is looked for so often. */
@@ -110,7 +115,8 @@ static int entries_init(struct splice *s, uint32_t nr)
 {
 	s->free = malloc(nr * sizeof(*s->free));
 	s->conn = calloc(nr, sizeof(*s->conn));
-	if (!s->free || !s->conn)
+	s->left = malloc(nr * sizeof(*s->left));
+	if (!s->free || !s->conn || !s->left)
 		return -ENOMEM;
 	/* The lowest are taken first. */
 	for (s->nr_free = 0; s->nr_free < nr; s->nr_free++)
@@ -124,6 +130,7 @@ static void splice_free(struct splice *s)
 		close(s->watch_fd);
 	free(s->free);
 	free(s->conn);
+	free(s->left);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
@@ -172,10 +179,47 @@ int splice_open(struct splice **out, const struct config *config, int backends_f
 	return 0;
 }
 
+/* Has the peer acknowledged everything, our FIN included? Or does it not want to? */
+static bool left_done(const struct kvpin_splice_conn *k)
+{
+	uint32_t flags = __atomic_load_n(&k->flags, __ATOMIC_RELAXED);
+
+	return (flags & KVPIN_SPLICE_RESET) ||
+	       ((flags & KVPIN_SPLICE_FIN_SENT) &&
+		__atomic_load_n(&k->acked, __ATOMIC_RELAXED) >=
+			__atomic_load_n(&k->sent, __ATOMIC_RELAXED));
+}
+
+/*
+ * Connections that were closed and whose numbers are shifted need the program until their last byte
+ * and FIN have arrived: without it TCP would repeat them with numbers that mean nothing to the
+ * peer. What comes behind that, in TIME_WAIT, loses nobody anything.
+ */
+static void left_wait(struct splice *s)
+{
+	const struct timespec pause = {.tv_nsec = LEFT_POLL_MS * 1000000};
+	uint64_t until_ms = balancer_now_ms() + LEFT_MS;
+
+	while (s->nr_left && balancer_now_ms() < until_ms) {
+		for (uint32_t i = 0; i < s->nr_left;) {
+			if (left_done(&s->kern.conns[s->left[i]]))
+				s->left[i] = s->left[--s->nr_left];
+			else
+				i++;
+		}
+		if (s->nr_left)
+			nanosleep(&pause, NULL);
+	}
+	if (s->nr_left)
+		LOG(WARN, "spliced connections were closed and not all of their bytes arrived",
+		    F_UINT("connections", s->nr_left), F_UINT("waited_ms", LEFT_MS));
+}
+
 void splice_close(struct splice *s)
 {
 	if (!s)
 		return;
+	left_wait(s);
 	kern_splice_close(&s->kern);
 	splice_free(s);
 }

@@ -5,7 +5,8 @@
  *
  * Happy path: a record names an entry and its serial number; the connection is looked at. Failures:
  * a full ring loses records; the program counts that, and a scan of all connections finds what they
- * were about. Close: entries still lingering are given up with the program itself.
+ * were about. Close: entries still lingering are handed to splice_close(), which gives them a
+ * moment.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -72,6 +73,23 @@ static void lingering_end(struct worker *w, uint64_t now_ms)
 		list_del(&l->link);
 		free(l);
 	}
+}
+
+/* The worker ends; splice_close() waits for what its closed connections still have to send. */
+static void lingering_hand_over(struct worker *w)
+{
+	struct splice *sp = w->splice.splice;
+	struct list *at, *next;
+
+	pthread_mutex_lock(&sp->lock);
+	list_for_each_safe (at, next, &w->splice.lingering) {
+		struct lingering *l = container_of(at, struct lingering, link);
+
+		sp->left[sp->nr_left++] = l->entry;
+		list_del(&l->link);
+		free(l);
+	}
+	pthread_mutex_unlock(&sp->lock);
 }
 
 static void ways_changed(struct worker *w)
@@ -174,7 +192,7 @@ void splice_worker_stop(struct worker *w)
 	if (!sw->splice || sw->closing)
 		return;
 	sw->closing = true;
-	lingering_end(w, UINT64_MAX);
+	lingering_hand_over(w);
 	sock_close(&sw->ring, false, NULL);
 	uv_close((uv_handle_t *)&sw->scan, NULL);
 }

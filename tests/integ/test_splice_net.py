@@ -7,6 +7,7 @@ import threading
 import pytest
 
 import netrig
+import test_splice_cut
 from splice_help import attached, request, same
 from harness import pattern
 
@@ -37,7 +38,7 @@ def use(client, family, count, pieces=12, gap_us=1000, size=150):
             same(body, pattern(70000 + i, i))
 
 
-def topology(rig, start, splices, where, family, wire=None):
+def topology(rig, start, splices, where, family, wire=None, options=()):
     """(splices, make a client). where: "client", "server" or "both" are on other hosts."""
     near = "127.0.0.1:0" if family == 4 else "[::1]:0"
     client = rig.peer("c", wire) if where != "server" else None
@@ -47,7 +48,7 @@ def topology(rig, start, splices, where, family, wire=None):
     else:
         sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
     listen = f"{client.kvpin[family]}:0" if client else near
-    splice = splices(sims, listen=listen, checks=("--health-interval", "off"))
+    splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
 
     def connect(**options):
         if client:
@@ -113,6 +114,34 @@ def test_lossy_wires(rig, start, splices, where, family):
         client.close()
     splice.wait(lambda: splice.status()["connections"] == 0, 60)
     splice.wait_idle()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_streams_without_pause_over_lossy_wires(rig, start, splices, where, family):
+    """Taken in the middle, while packets of before are lost and repeated."""
+    splice, connect = topology(rig, start, splices, where, family, LOSSY, test_splice_cut.LATE)
+    problems = []
+
+    def one(k):
+        try:
+            client = connect(timeout=60)
+            for n in range(6):
+                manner = test_splice_cut.MANNERS[(k + n) % 2]
+                size = 1500_000 + 1000 * n
+                client.send(test_splice_cut.ask(manner, size, f"s{n % 4}", seed=n))
+                test_splice_cut.take_answer(client, size, manner, seed=n)
+        except BaseException as error:  # pylint: disable=broad-except
+            problems.append(repr(error))
+
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(200)
+    assert not problems, (problems, splice.status())
+    assert splice.taken() >= 25, splice.status()
 
 
 def test_a_way_that_became_narrow_is_not_spliced(rig, start, splices):

@@ -45,20 +45,12 @@ struct hook {
 	uint32_t pin; /* number in its pin's name */
 };
 
-struct splice_ring_reader {
-	struct ring_buffer *rb;
-	int fd;
-	void (*each)(void *arg, const struct kvpin_splice_event *e);
-	void *arg;
-	int events;
-};
-
 struct kern_splice_private {
 	struct splice_bpf *skel;
 	int nr_cpus;
 	int keys_fd, counters_fd, refusals_fd;
-	uint32_t nr_rings, nr_hooks, pin_nr;
-	struct splice_ring_reader ring[KERN_WORKERS_MAX];
+	uint32_t nr_hooks, pin_nr;
+	struct kern_rings rings;
 	struct hook hook[DEVICES_MAX * HOOK_NR];
 	struct splice_pins pins;
 	bool pinning;
@@ -86,62 +78,27 @@ static int check(const struct kern_splice_params *p, const struct kern_text *t)
 static int on_record(void *ctx, void *data, size_t bytes)
 {
 	const struct kvpin_splice_event *e = data;
-	struct splice_ring_reader *r = ctx;
+	struct kern_ring *r = ctx;
 
 	if (bytes < sizeof(*e) || e->len > bytes - sizeof(*e))
 		return 0;
 	r->events++;
-	r->each(r->arg, e);
-	return 0;
-}
-
-static int rings_make(struct kern_splice_private *priv, const struct kern_splice_params *p)
-{
-	char name[24];
-
-	for (uint32_t w = 0; w < p->workers; w++) {
-		snprintf(name, sizeof(name), "splice%u", w);
-		priv->ring[w].fd =
-			bpf_map_create(BPF_MAP_TYPE_RINGBUF, name, 0, 0, p->ring_bytes, NULL);
-		if (priv->ring[w].fd < 0)
-			return priv->ring[w].fd;
-		priv->nr_rings++;
-	}
-	return bpf_map__set_inner_map_fd(priv->skel->maps.splice_rings, priv->ring[0].fd);
-}
-
-static int rings_open(struct kern_splice_private *priv)
-{
-	int fd = bpf_map__fd(priv->skel->maps.splice_rings), err;
-
-	for (uint32_t w = 0; w < priv->nr_rings; w++) {
-		err = bpf_map_update_elem(fd, &w, &priv->ring[w].fd, BPF_ANY);
-		if (err)
-			return err;
-		priv->ring[w].rb =
-			ring_buffer__new(priv->ring[w].fd, on_record, &priv->ring[w], NULL);
-		if (!priv->ring[w].rb)
-			return -errno;
-	}
+	r->each.splice(r->arg, e);
 	return 0;
 }
 
 int kern_splice_poll_fd(const struct kern_splice *k, uint32_t w)
 {
-	return ring_buffer__epoll_fd(k->private->ring[w].rb);
+	return kern_rings_poll_fd(&k->private->rings, w);
 }
 
 int kern_splice_consume(struct kern_splice *k, uint32_t w,
 			void (*each)(void *arg, const struct kvpin_splice_event *e), void *arg)
 {
-	struct splice_ring_reader *r = &k->private->ring[w];
-	int err;
+	struct kern_rings *rings = &k->private->rings;
 
-	r->each = each;
-	r->arg = arg;
-	r->events = 0;
-	err = ring_buffer__consume(r->rb);
-	return err < 0 ? err : r->events;
+	rings->ring[w].each.splice = each;
+	return kern_rings_consume(&rings->ring[w], arg);
 }
 
 /* ---- loading ---- */
@@ -168,7 +125,9 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 	if (!err && p->backends_fd >= 0)
 		err = bpf_map__reuse_fd(skel->maps.splice_backends, p->backends_fd);
 	if (!err)
-		err = rings_make(priv, p);
+		err = kern_rings_create(&priv->rings, "splice", p->workers, p->ring_bytes);
+	if (!err)
+		err = bpf_map__set_inner_map_fd(skel->maps.splice_rings, priv->rings.ring[0].fd);
 	if (err)
 		return KERN_SAY(t, err, "splice: cannot size the maps: %s", strerror(-err));
 	memcpy((void *)skel->rodata->ttft_le_ns, p->ttft_le_ns, sizeof(skel->rodata->ttft_le_ns));
@@ -180,7 +139,7 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 	priv->keys_fd = bpf_map__fd(skel->maps.splice_keys);
 	priv->counters_fd = bpf_map__fd(skel->maps.splice_counters);
 	priv->refusals_fd = bpf_map__fd(skel->maps.splice_refusals);
-	err = rings_open(priv);
+	err = kern_rings_open(&priv->rings, bpf_map__fd(skel->maps.splice_rings), on_record);
 	if (err)
 		return KERN_SAY(t, err, "splice: cannot open the event rings: %s", strerror(-err));
 	return 0;
@@ -450,10 +409,7 @@ void kern_splice_close(struct kern_splice *k)
 		munmap(k->backends, view_bytes(KVPIN_BACKENDS_MAX * sizeof(*k->backends)));
 	if (k->config)
 		munmap(k->config, view_bytes(sizeof(*k->config)));
-	for (uint32_t w = 0; w < priv->nr_rings; w++) {
-		ring_buffer__free(priv->ring[w].rb);
-		close(priv->ring[w].fd);
-	}
+	kern_rings_close(&priv->rings);
 	splice_bpf__destroy(priv->skel);
 	free(priv);
 	memset(k, 0, sizeof(*k));

@@ -12,31 +12,24 @@
 #ifndef KERN_SPLICE_PINS_H
 #define KERN_SPLICE_PINS_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "kern/kern_log.h"
+#include "kern/pins_dir.h"
 
-#define SPLICE_PINS_OLD_MAX  8
-#define SPLICE_PINS_NAME_MAX 96
+#define SPLICE_PINS_OLD_MAX 8
 
 /* A dead daemon's. */
 struct splice_pins_old {
-	char name[SPLICE_PINS_NAME_MAX + 32];
+	char name[PINS_MARKED_MAX];
 	int dir_fd;		 /* locked */
 	const uint64_t *used_ns; /* in its mapped configuration */
 };
 
 struct splice_pins {
-	char parent[PATH_MAX];
-	char name[SPLICE_PINS_NAME_MAX];
-	char temp[SPLICE_PINS_NAME_MAX + 32]; /* its name until it is complete */
-	int parent_fd, dir_fd;		      /* -1: none */
-	bool published;
-	uid_t uid; /* who gets the pins; 0: whoever makes them */
-	gid_t gid;
+	struct pins_dir dir;
 	unsigned int nr_old;
 	struct splice_pins_old old[SPLICE_PINS_OLD_MAX];
 };

@@ -27,6 +27,11 @@
 /* ... is looked for so often. */
 #define REVIEW_TICKS 10
 
+static uint64_t now_ms(void)
+{
+	return uv_hrtime() / 1000000;
+}
+
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
 {
 	stat_add(&w->stats->splice_refused[reason], 1);
@@ -80,13 +85,13 @@ void splice_device_leave(struct splice *s, int ifindex)
 {
 	for (unsigned int i = 0; i < DEVICES_MAX; i++)
 		if (s->device[i].ifindex == ifindex && !--s->device[i].users)
-			s->device[i].idle_ms = balancer_now_ms();
+			s->device[i].idle_ms = now_ms();
 }
 
 /* What is gone, and what nobody has needed for a while. */
 static void devices_review(struct splice *s)
 {
-	uint64_t now_ms = balancer_now_ms();
+	uint64_t now = now_ms();
 
 	pthread_mutex_lock(&s->lock);
 	for (unsigned int i = 0; i < s->kern.devices.nr; i++) {
@@ -102,7 +107,7 @@ static void devices_review(struct splice *s)
 	for (unsigned int i = 0; i < DEVICES_MAX; i++) {
 		struct splice_device *d = &s->device[i];
 
-		if (!d->ifindex || d->users || now_ms < d->idle_ms + DEVICE_IDLE_MS)
+		if (!d->ifindex || d->users || now < d->idle_ms + DEVICE_IDLE_MS)
 			continue;
 		if (!device_has(&s->fixed, d->ifindex))
 			kern_splice_detach(&s->kern, d->ifindex);
@@ -198,9 +203,9 @@ static bool left_done(const struct kvpin_splice_conn *k)
 static void left_wait(struct splice *s)
 {
 	const struct timespec pause = {.tv_nsec = LEFT_POLL_MS * 1000000};
-	uint64_t until_ms = balancer_now_ms() + LEFT_MS;
+	uint64_t until_ms = now_ms() + LEFT_MS;
 
-	while (s->nr_left && balancer_now_ms() < until_ms) {
+	while (s->nr_left && now_ms() < until_ms) {
 		for (uint32_t i = 0; i < s->nr_left;) {
 			if (left_done(&s->kern.conns[s->left[i]]))
 				s->left[i] = s->left[--s->nr_left];

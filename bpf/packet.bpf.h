@@ -43,6 +43,17 @@
 #define OPTION_NOPS	0x01010101U
 #define OPTION_NOPS_EOL 0x01010100U
 
+/* What the kernel puts between the heads of a packet of more than 64 KiB (BIG TCP, which TCP over
+ * IPv6 uses on lo without being asked): a hop-by-hop header with the one option that RFC 2675
+ * defines, include/net/ipv6.h. */
+struct jumbo_head {
+	__u8 nexthdr, bytes_8, type, len;
+	__be32 payload;
+};
+
+#define JUMBO_TYPE 0xc2
+#define PADN_TYPE  1
+
 struct packet {
 	struct kvpin_splice_key key;
 	__u32 ip_check; /* IPv4: the word with the checksum, as it came */
@@ -52,6 +63,7 @@ struct packet {
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */
 	__u32 v6;
+	__u32 jumbo; /* a struct jumbo_head stands before the TCP head */
 	/* ns, of the last tick: a fifth of the price of the exact time; behind what the daemon may
 	 * just have written */
 	__u64 now;
@@ -216,7 +228,7 @@ static __always_inline int packet_read_v6(struct packet *p, void *data, void *en
 	struct ipv6hdr *ip6 = data + ETH_HLEN;
 
 	*t = (void *)(ip6 + 1);
-	if ((void *)(*t + 1) > end || ip6->nexthdr != IPPROTO_TCP)
+	if ((void *)(*t + 1) > end)
 		return -1;
 	__builtin_memcpy(p->key.from, &ip6->saddr, sizeof(p->key.from));
 	__builtin_memcpy(p->key.to, &ip6->daddr, sizeof(p->key.to));
@@ -224,7 +236,27 @@ static __always_inline int packet_read_v6(struct packet *p, void *data, void *en
 	/* BIG TCP: the field cannot hold it. */
 	if (*total)
 		*total += sizeof(*ip6);
-	return 0;
+	else if (ip6->nexthdr == IPPROTO_HOPOPTS)
+		p->jumbo = 1;
+	return p->jumbo || ip6->nexthdr == IPPROTO_TCP ? 0 : -1;
+}
+
+/* The head behind a struct jumbo_head. Returns NULL for something else with a hop-by-hop header. */
+static __always_inline struct tcphdr *packet_read_jumbo(struct __sk_buff *skb, struct packet *p,
+							__u32 *total)
+{
+	struct jumbo_head jumbo;
+	struct tcphdr *t;
+
+	if (bpf_skb_load_bytes(skb, p->l4, &jumbo, sizeof(jumbo)) || jumbo.bytes_8 ||
+	    jumbo.nexthdr != IPPROTO_TCP || jumbo.type != JUMBO_TYPE || jumbo.len != 4)
+		return NULL;
+	p->l4 += sizeof(jumbo);
+	*total = bpf_ntohl(jumbo.payload) + sizeof(struct ipv6hdr);
+	if (bpf_skb_pull_data(skb, p->l4 + sizeof(*t)))
+		return NULL;
+	t = (void *)(long)skb->data + ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(jumbo);
+	return (void *)(t + 1) > (void *)(long)skb->data_end ? NULL : t;
 }
 
 /* Reads the heads, but for the TCP head's numbers. Returns 0, or -1 for what is none of ours. */
@@ -256,8 +288,13 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 		    : packet_read_v4(p, data, end, &t, &total);
 	if (err)
 		return -1;
-	if (!total)
+	if (p->jumbo) {
+		t = packet_read_jumbo(skb, p, &total);
+		if (!t)
+			return -1;
+	} else if (!total) {
 		total = skb->len - ETH_HLEN;
+	}
 	p->key.from_port = t->source;
 	p->key.to_port = t->dest;
 	bytes = t->doff * 4;

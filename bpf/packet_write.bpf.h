@@ -112,17 +112,23 @@ static __always_inline void head_check(struct tcp_head *h, __u32 check)
 	h->new[4] = (h->new[4] & 0xffff0000) | (check & 0xffff);
 }
 
+static __always_inline void head_store(struct __sk_buff *skb, const struct packet *p,
+				       struct tcp_head *h)
+{
+	__u64 bytes = h->bytes;
+
+	kvpin_opaque(bytes);
+	if (bytes >= BARE_BYTES && bytes <= HEAD_BYTES)
+		bpf_skb_store_bytes(skb, p->l4, h->new, bytes, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* The new TCP head into the packet. */
 static __always_inline void packet_write(struct __sk_buff *skb, const struct packet *p,
 					 struct tcp_head *h)
 {
-	__u64 bytes = h->bytes;
-
 	if (!packet_partial(skb, p))
 		head_check(h, ~sum_fold((__u16)~h->old[4] + head_change(h)));
-	kvpin_opaque(bytes);
-	if (bytes >= BARE_BYTES && bytes <= HEAD_BYTES)
-		bpf_skb_store_bytes(skb, p->l4, h->new, bytes, BPF_F_RECOMPUTE_CSUM);
+	head_store(skb, p, h);
 }
 
 /* ... and the addresses in front of it. */
@@ -133,6 +139,12 @@ static __always_inline void packet_store_all(struct __sk_buff *skb, const struct
 		p->v6 ? h->bytes + ADDRESS_WORDS * 4 : h->bytes + (ADDRESS_WORDS - ADDRESS_V4) * 4;
 	void *from = h;
 
+	if (p->jumbo) {
+		bpf_skb_store_bytes(skb, ADDRESSES_AT, h->address, sizeof(h->address),
+				    BPF_F_RECOMPUTE_CSUM);
+		head_store(skb, p, h);
+		return;
+	}
 	kvpin_opaque(bytes);
 	if (bytes < BARE_BYTES || bytes > HEAD_BYTES + ADDRESS_WORDS * 4)
 		return;
@@ -172,6 +184,14 @@ static __always_inline void packet_shorten(struct __sk_buff *skb, struct packet 
 	__be16 was = 0, is = bpf_htons((__u16)bytes);
 	__u32 check;
 
+	if (p->jumbo) {
+		/* It is none any more: the option becomes padding (RFC 8200 4.2). */
+		struct jumbo_head pad = {.nexthdr = IPPROTO_TCP, .type = PADN_TYPE, .len = 4};
+
+		is = bpf_htons((__u16)(bytes + sizeof(pad)));
+		bpf_skb_store_bytes(skb, p->l4 - sizeof(pad), &pad, sizeof(pad),
+				    BPF_F_RECOMPUTE_CSUM);
+	}
 	if (p->v6) {
 		bpf_skb_store_bytes(skb, ETH_HLEN + 4, &is, 2, BPF_F_RECOMPUTE_CSUM);
 		return;

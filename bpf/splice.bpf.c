@@ -130,6 +130,15 @@ static __always_inline int still_taken(const struct kvpin_splice_conn *u, __u64 
 	return !((now ^ word) & (KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_TURN));
 }
 
+/* A FIN has a number of its own. */
+static __always_inline __u32 fin_sent(struct kvpin_splice_conn *x, const struct packet *p)
+{
+	if (!(p->bits & WORD_FIN))
+		return 0;
+	__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_FIN_SENT);
+	return 1;
+}
+
 /* ---- giving back ---- */
 
 /* Returns 1 for the one who does it, of the daemon and all CPUs. */
@@ -155,6 +164,16 @@ static __always_inline void giving_end(struct kvpin_splice_conn *u, struct kvpin
 	u->off = u->off_taken + past;
 	c->off = c->off_taken + past;
 	__sync_fetch_and_and(&u->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING));
+}
+
+/* The server has sent all of its answer: its slot is free. Like the daemon, once. */
+static __always_inline void answer_over(struct kvpin_splice_conn *u)
+{
+	__u32 backend = u->backend;
+	struct kvpin_backend *b = bpf_map_lookup_elem(&splice_backends, &backend);
+
+	if (b && __sync_lock_test_and_set(&u->counted, 0))
+		__sync_fetch_and_add(&b->inflight, -1);
 }
 
 /* ---- packets of the client ---- */
@@ -187,6 +206,17 @@ static __always_inline void to_client_socket(struct rewrite *r, const struct pac
 	r->ack = ack - off;
 	r->sack_add = -off;
 	r->tsecr_add = -c->ts_off;
+}
+
+/* What an ACK of the wire is to the socket, whose own bytes end at c->to: none of those that went
+ * past behind it was its own. */
+static __always_inline __u32 broken_ack(const struct kvpin_splice_conn *c, __u32 ack)
+{
+	__u32 to = c->to, own_end = to - c->off_taken, local = ack - c->off;
+
+	if (!after(ack, to))
+		return ack - c->off_taken;
+	return after(own_end, local) ? own_end : local;
 }
 
 __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k,
@@ -225,6 +255,8 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (!off && !c->ts_off)
 			return TC_ACT_UNSPEC;
 		to_client_socket(r, p, c, off, p->ack);
+		if (c->flags & KVPIN_SPLICE_BROKEN)
+			r->ack = broken_ack(c, p->ack);
 		packet_rewrite(skb, p, h, r);
 		return TC_ACT_UNSPEC;
 	}
@@ -267,6 +299,10 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		passed_fin = 0;
 	clear = pass_fin ? WORD_PSH : WORD_FIN | WORD_PSH;
 	to_server(r, p, u, acked, passed_fin, clear);
+	/* From here on the server's own socket takes what comes, and its window is not the
+	 * client's. The next request could not tell: it acknowledges nothing new. */
+	if (done && r->win > (u->ack_win & 0xffff))
+		r->win = u->ack_win & 0xffff;
 	if (!still_taken(u, word))
 		return TC_ACT_SHOT;
 	if (pass_fin || rst)
@@ -315,30 +351,47 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 	rewrite_begin(r, p);
 	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
-		if (p->bits & (WORD_FIN | WORD_RST))
+		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !p->len))
 			return TC_ACT_SHOT;
+		r->clear = WORD_FIN;
 		off = c->off_taken;
+		r->seq = p->seq + off;
 		if (p->len) {
-			r->seq = p->seq + off;
-		} else if (p->seq + off == (__u32)u->to - 1) {
+			seq_raise(&c->sent, r->seq + p->len, c->acked);
+		} else if (r->seq == (__u32)u->to - 1 && c->acked >= u->to) {
 			/* A keepalive probe wants to be answered. */
 			__sync_fetch_and_or(&c->flags, KVPIN_SPLICE_PROBE);
 			r->seq = (__u32)c->sent - 1;
-		} else {
+		} else if (r->seq == (__u32)u->to) {
 			r->seq = (__u32)c->sent;
 		}
 	} else {
 		off = c->off;
+		if ((c->flags & KVPIN_SPLICE_BROKEN) && after(c->to, p->seq + c->off_taken))
+			off = c->off_taken;
 		r->seq = p->seq + off;
-		seq_raise(&c->sent, r->seq + p->len, c->acked);
+		seq_raise(&c->sent, r->seq + p->len + fin_sent(c, p), c->acked);
 	}
 	r->tsval_add = ts_shift(c, h, MS_OF(p->now));
-	if (off || c->ts_off || r->seq != p->seq)
+	if (off || c->ts_off || r->seq != p->seq || (p->bits & r->clear))
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
 }
 
 /* ---- packets of the server ---- */
+
+/* Tells the server that behind what it has sent there is no room: what of that was lost it may send
+ * again, but nothing new. */
+static __always_inline void hold(struct rewrite *r, const struct kvpin_splice_conn *u)
+{
+	__u32 room = (__u32)u->received - r->ack;
+
+	if (after(r->ack, (__u32)u->received))
+		room = 0;
+	room >>= u->server_wscale & 15;
+	if (r->win > room)
+		r->win = room;
+}
 
 /* What a server's packet is to its own socket: it brings nothing new but the server's end. */
 static __always_inline void to_server_socket(struct rewrite *r, const struct packet *p,
@@ -373,7 +426,7 @@ static __always_inline int server_in_back(struct __sk_buff *skb, struct packet *
 __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k,
 			 struct kvpin_splice_conn *u)
 {
-	__u64 word, at, fresh = 0, ack_win;
+	__u64 word, at, fresh = 0, ack_win, end;
 	struct kvpin_splice_conn *c;
 	__u32 fin, ms, client;
 	struct tcp_head *h;
@@ -401,6 +454,14 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 
 	at = seq_near(u->received, p->seq);
 	p->at = at;
+	/* The client has not yet all that its socket here sends: what the server repeats of that is
+	 * for the server's own socket, and must not overtake it. */
+	if (c->acked < u->to && !(p->bits & (WORD_RST | WORD_FIN)) && at <= u->from) {
+		if (at + p->len <= u->from)
+			return server_in_back(skb, p, k, u, u->off_taken);
+		if (at < u->from)
+			return TC_ACT_SHOT;
+	}
 	if (p->bits & WORD_RST) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);
@@ -423,6 +484,10 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (u->framing == KVPIN_SPLICE_CLOSE && !u->end)
 			__sync_lock_test_and_set(&u->end, u->to + (u->fin - u->from));
 	}
+	end = u->end;
+	if (end && u->counted && !(u->flags & KVPIN_SPLICE_CUT) &&
+	    u->received >= u->from + (end - u->to))
+		answer_over(u);
 	if (fin || (!p->len && (u->flags & KVPIN_SPLICE_PROBE))) {
 		__sync_fetch_and_and(&u->flags, ~KVPIN_SPLICE_PROBE);
 		/* Bytes that it has already had, and behind them perhaps the FIN. */
@@ -458,10 +523,11 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *k,
 			  struct kvpin_splice_conn *u)
 {
+	struct kvpin_splice_conn *c;
 	struct tcp_head *h;
 	struct rewrite *r;
+	__u32 off, client;
 	__u64 word;
-	__u32 off;
 
 	if (!p || !k || !u)
 		return TC_ACT_UNSPEC;
@@ -475,15 +541,23 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		/* The client acknowledges; the socket only repeats itself, or probes. */
 		if (p->bits & (WORD_FIN | WORD_RST))
 			return TC_ACT_SHOT;
-		if (!p->len) {
+		client = u->peer - 1;
+		c = bpf_map_lookup_elem(&splice_conns, &client);
+		r->ack = u->told_server;
+		if (c && c->acked < u->to) {
+			/* Until then nobody else tells the server that its bytes have come. */
+			if (after(p->ack + u->off_taken, r->ack))
+				r->ack = p->ack + u->off_taken;
+			u->told_server = r->ack;
+			hold(r, u);
+		} else if (!p->len) {
 			if (p->seq != u->request_end - 1)
 				return TC_ACT_SHOT;
 			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_PROBE);
 		}
-		r->ack = u->told_server;
 	} else {
 		off = u->off;
-		seq_raise(&u->sent, p->seq + p->len, u->acked);
+		seq_raise(&u->sent, p->seq + p->len + fin_sent(u, p), u->acked);
 		if (!u->received && (p->bits & WORD_ACK)) {
 			u->base = p->ack;
 			seq_raise(&u->received, p->ack, 0);
@@ -491,9 +565,12 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		r->ack = p->ack + off;
 		r->sack_add = off;
 		u->told_server = r->ack;
+		u->ack_win = (__u64)r->ack << 32 | p->win;
+		if (u->hold_ns > p->now)
+			hold(r, u);
 	}
 	r->tsval_add = ts_shift(u, h, MS_OF(p->now));
-	if (r->ack != p->ack || u->ts_off)
+	if (r->ack != p->ack || u->ts_off || r->win != p->win)
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
 }
@@ -528,6 +605,8 @@ int splice_packet(struct __sk_buff *skb)
 			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_OVER);
 		return TC_ACT_UNSPEC;
 	}
+	if (p.bits & WORD_RST)
+		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_RESET);
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
 	p.now = bpf_ktime_get_coarse_ns();

@@ -39,6 +39,15 @@ struct {
 	__type(value, struct kvpin_splice_conn);
 } splice_conns SEC(".maps");
 
+/* Steer's `backends`, or the same where steer is not: the requests in flight. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KVPIN_BACKENDS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct kvpin_backend);
+} splice_backends SEC(".maps");
+
 /* By server: what went past the daemon. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -52,7 +52,8 @@
 	X(UNSENT, "unsent_bytes")	 /* TCP holds bytes for the client that it did not send */ \
 	X(UNREAD, "unread_bytes")	 /* bytes of the server that the daemon has not read */    \
 	X(RACED, "raced")		 /* a packet came while it was handed over */              \
-	X(ENDING, "ending")	  /* one of the peers half-closed, or a socket is closing */       \
+	X(HELD, "held_in_vain") /* the server was stopped for a moment, and still no quiet came */ \
+	X(ENDING, "ending")	/* one of the peers half-closed, or a socket is closing */         \
 	X(OPTIONS, "tcp_options") /* the two connections' TCP options do not fit together */       \
 	X(SEGMENT,                                                                                 \
 	  "segment_size") /* the server may send more at once than the client's way takes */       \
@@ -158,6 +159,10 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe: let it see the answer */
 	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
 	KVPIN_SPLICE_OVER = 1 << 13,   /* nobody's: no packet belongs to it */
+	KVPIN_SPLICE_BROKEN = 1 << 14, /* client's: given back while bytes of its socket before `to`
+					* were not yet acknowledged; those keep `off_taken` */
+	KVPIN_SPLICE_RESET = 1 << 15,  /* a RST passed: nothing more comes of this connection */
+	KVPIN_SPLICE_FIN_SENT = 1 << 16, /* the socket's; `sent` counts it */
 };
 
 /*
@@ -188,7 +193,7 @@ struct kvpin_splice_conn {
 
 	/* -- an answer under way; the server's entry -- */
 	__u64 from;   /* the first byte that goes past, in the server's numbers */
-	__u64 to;     /* the same byte in the client's */
+	__u64 to;     /* the same byte in the client's; before it the socket has its own to send */
 	__u64 end;    /* behind the answer's last byte, in the client's; 0: not yet known */
 	__u64 walked; /* up to where `body` stands, in the server's numbers */
 	struct kvpin_body body;
@@ -212,7 +217,9 @@ struct kvpin_splice_conn {
 	__u64 serial; /* of this use of the entry; events name it */
 	__u32 worker; /* whose ring */
 	__u32 base;   /* server's: its first byte's number */
-	__u64 pad2[5];
+	__u64 hold_ns; /* until then the server is told of no room behind `received` */
+	__u32 counted; /* in flight at its server: who swaps it to 0 takes it off */
+	__u32 pad2[7];
 };
 
 _Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");

@@ -36,6 +36,14 @@ class Splices:
             assert time.monotonic() < end, self.status()
             time.sleep(0.005)
 
+    @staticmethod
+    def wait_for(condition, timeout=5.0):
+        """Without asking kvpin, which may be dead."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
     def wait_running(self, count=1):
         self.wait(lambda: self.running() == count)
 
@@ -51,6 +59,27 @@ def programs():
     """Ids of the programs of the splice path that are loaded anywhere."""
     out = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, check=True)
     return {p["id"] for p in json.loads(out.stdout) if p.get("name") == PROGRAM}
+
+
+def bpftool(*words):
+    return json.loads(subprocess.run(["bpftool", "-j", *words], capture_output=True,
+                                     check=True).stdout)
+
+
+class InFlight:
+    """What kvpin and its program count in flight, read past the daemon."""
+
+    def __init__(self, kvpin):
+        config = bpftool("map", "show", "pinned", f"{kvpin.pin}-splice/config")["id"]
+        used = next(p["map_ids"] for p in bpftool("prog", "show")
+                    if config in p.get("map_ids", ()))
+        self.id = next(m["id"] for m in bpftool("map", "show")
+                       if m["id"] in used and m.get("name") in ("backends", "splice_backends"))
+
+    def first(self):
+        """Of the first server."""
+        entry = bpftool("map", "dump", "id", str(self.id))[0]
+        return entry.get("formatted", entry)["value"]["inflight"]
 
 
 def attached():

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 import netrig
+import test_splice_cut
 from splice_help import attached, request, same
 from harness import pattern
 
@@ -37,7 +38,7 @@ def use(client, family, count, pieces=12, gap_us=1000, size=150):
             same(body, pattern(70000 + i, i))
 
 
-def topology(rig, start, splices, where, family, wire=None):
+def topology(rig, start, splices, where, family, wire=None, options=()):
     """(splices, make a client). where: "client", "server" or "both" are on other hosts."""
     near = "127.0.0.1:0" if family == 4 else "[::1]:0"
     client = rig.peer("c", wire) if where != "server" else None
@@ -47,7 +48,7 @@ def topology(rig, start, splices, where, family, wire=None):
     else:
         sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
     listen = f"{client.kvpin[family]}:0" if client else near
-    splice = splices(sims, listen=listen, checks=("--health-interval", "off"))
+    splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
 
     def connect(**options):
         if client:
@@ -115,6 +116,34 @@ def test_lossy_wires(rig, start, splices, where, family):
     splice.wait_idle()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_streams_without_pause_over_lossy_wires(rig, start, splices, where, family):
+    """Taken in the middle, while packets of before are lost and repeated."""
+    splice, connect = topology(rig, start, splices, where, family, LOSSY, test_splice_cut.LATE)
+    problems = []
+
+    def one(k):
+        try:
+            client = connect(timeout=60)
+            for n in range(6):
+                manner = test_splice_cut.MANNERS[(k + n) % 2]
+                size = 1500_000 + 1000 * n
+                client.send(test_splice_cut.ask(manner, size, f"s{n % 4}", seed=n))
+                test_splice_cut.take_answer(client, size, manner, seed=n)
+        except BaseException as error:  # pylint: disable=broad-except
+            problems.append(repr(error))
+
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(200)
+    assert not problems, (problems, splice.status())
+    assert splice.taken() >= 12, splice.status()
+
+
 def test_a_way_that_became_narrow_is_not_spliced(rig, start, splices):
     """A server on this host that was told of long segments, and a client whose path MTU shrank."""
     splice, connect = topology(rig, start, splices, "client", 4)
@@ -127,3 +156,54 @@ def test_a_way_that_became_narrow_is_not_spliced(rig, start, splices):
     use(client, 4, 10)
     assert splice.taken() <= before + 1
     assert splice.status()["splice_refused"]["segment_size"] > 0
+
+
+def test_a_device_that_came_after_the_start(rig, start, splices):
+    """A network that is plugged in later is spliced over too, and let go when nobody needs it."""
+    splice = splices([start.sim("gpu0", "uvicorn")], "--drain", "200ms", listen="0.0.0.0:0")
+    first = splice.status()["splice_devices"]
+    peer = rig.peer("late")
+    client = peer.client(splice.kvpin, 4)
+    start.clients.append(client)
+    use(client, 4, 10)
+    assert splice.taken() >= 8, splice.status()
+    assert set(splice.status()["splice_devices"]) - set(first) == {peer.device}
+    assert {(peer.device, "ingress"), (peer.device, "egress")} <= attached()
+    # One that nobody needs any more; a connection that was spliced needs it through TIME_WAIT.
+    other = rig.peer("other")
+    idle = other.client(splice.kvpin, 4)
+    splice.wait(lambda: other.device in splice.status()["splice_devices"])
+    idle.close()
+    splice.wait(lambda: other.device not in splice.status()["splice_devices"])
+    assert not [1 for device, _ in attached() if device == other.device]
+    # Unplugged in the middle of an answer: that client is gone, and nothing else.
+    client.send(request("/sse/1000/5000/150", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    netrig.ip("link", "del", peer.device)
+    splice.wait(lambda: splice.status()["splice_devices"] == first)
+    near = netrig.harness.Client(("127.0.0.1", splice.kvpin.addr[1]))
+    start.clients.append(near)
+    use(near, 4, 5)
+
+
+def test_a_client_whose_way_changes_to_another_device(rig, start, splices):
+    splice = splices([start.sim("gpu0", "uvicorn")], listen="0.0.0.0:0")
+    one = rig.peer("way")
+    client = one.client(splice.kvpin, 4, timeout=30)
+    start.clients.append(client)
+    use(client, 4, 10)
+    before = splice.taken()
+    # A second link between the same two, and both ends send over it from now on.
+    rig.link(None, f"kv{rig.mark}x", one.name, f"kv{rig.mark}y")
+    here, there = one.kvpin[4], one.own[4]
+    for device, name in ((f"kv{rig.mark}x", None), (f"kv{rig.mark}y", one.name)):
+        with netrig.inside(name):
+            for setting in ("all", device):
+                with open(f"/proc/sys/net/ipv4/conf/{setting}/rp_filter", "w") as f:
+                    f.write("0")
+    netrig.ip("route", "add", f"{there}/32", "dev", f"kv{rig.mark}x")
+    netrig.ip("-n", one.name, "route", "add", f"{here}/32", "dev", f"kv{rig.mark}y")
+    splice.wait(lambda: f"kv{rig.mark}x" in splice.status()["splice_devices"])
+    use(client, 4, 20)
+    assert splice.taken() - before >= 15, splice.status()

@@ -10,6 +10,7 @@ from harness import pattern
 from splice_help import Splices, request, same
 from steer_help import Kernel
 from test_splice import owner, two_drips
+from test_splice_cut import MANNERS, ask, spliced_bytes, take_answer
 
 pytestmark = pytest.mark.steer_only
 
@@ -71,4 +72,18 @@ def test_many_connections_have_both(start):
     assert kernel.total() > 60 and splice.taken() > 60, kvpin.status()
     for client in (first, *clients):
         client.close()
+    splice.wait_idle()
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+def test_most_of_a_stream_without_pause_is_spliced(start, manner):
+    size = (20 if manner == "sse" else 110) << 20
+    kvpin = start.kvpin([start.sim("gpu0", "uvicorn")], "--path", "auto", "--health-interval", "off")
+    splice = Splices(kvpin)
+    client = start.client(kvpin, timeout=60)
+    client.send(ask(manner, size, "s"))
+    take_answer(client, size, manner)
+    splice.wait(lambda: splice.running() == 0)
+    assert spliced_bytes(splice) > size // 2, (spliced_bytes(splice) / size, splice.status())
+    client.close()
     splice.wait_idle()

@@ -10,6 +10,11 @@
  * ack        client_in() with a bare ACK, on two CPUs
  * daemon     reads its socket, relays, takes, and goes on when the pair is back
  *
+ * The taking may find bytes that the daemon has read and not yet sent (`pending`): they are the
+ * client socket's, in front of `to`, and go out behind the taking, among packets that go past.
+ * That a server which never pauses is made to, by being told of no room, is not modelled: it takes
+ * runs away and adds none, and the taking is the same.
+ *
  * The relay has put HEAD bytes more into the client's stream (an edited head), so that the two
  * sequence spaces differ and a wrong offset shows.
  *
@@ -134,6 +139,10 @@ active [2] proctype cpu()
 #ifndef MUTANT_NO_TURN
 		:: !taken || turn != my_turn
 #endif
+#ifndef MUTANT_REPEATED_OVERTAKES
+		/* The client has not yet all that its socket here sends. */
+		:: acked < to && nr < from
+#endif
 		:: else -> client_gets(at, nr)
 		fi
 	:: drop
@@ -215,8 +224,8 @@ active [2] proctype ack()
 }
 
 inline relay() {
-	byte_nr = sock[sock_read];
-	sock_read++;
+	byte_nr = sock[sock_read - pending];
+	pending--;
 	/* TCP brings it there behind all before it; at a place that the client has already it would
 	 * be lost. */
 	client_next >= c_local + c_off;
@@ -227,7 +236,7 @@ inline relay() {
 
 active proctype daemon()
 {
-	byte answer, byte_nr, seen_count, mark, backs_seen;
+	byte answer, byte_nr, seen_count, mark, backs_seen, pending;
 	bool seen_taken;
 
 	do
@@ -240,8 +249,9 @@ active proctype daemon()
 		:: else
 		fi;
 		do
-		:: sock_next > sock_read -> relay()
-		:: sock_read + u_off == ASKED -> break
+		:: sock_next > sock_read -> sock_read++; pending++
+		:: pending > 0 -> relay()
+		:: sock_read + u_off == ASKED && pending == 0 -> break
 		:: sock_read + u_off < ASKED && sock_next == sock_read ->
 			/* A quiet moment, perhaps. */
 			atomic { seen_count = count; seen_taken = taken };
@@ -258,7 +268,11 @@ active proctype daemon()
 #else
 				from = mark;
 #endif
+#ifdef MUTANT_PENDING_FORGOTTEN
 				to = c_local + c_off;
+#else
+				to = c_local + c_off + pending;
+#endif
 				u_off_taken = u_off;
 				c_off_taken = c_off;
 				if
@@ -278,6 +292,10 @@ active proctype daemon()
 				if
 				:: mark == 255
 				:: else ->
+					do
+					:: pending > 0 -> relay()
+					:: else -> break
+					od;
 					backs > backs_seen;
 					backs_seen++;
 					break

@@ -34,6 +34,43 @@ bool device_add(struct device_set *set, int ifindex)
 	return true;
 }
 
+void device_remove(struct device_set *set, int ifindex)
+{
+	for (unsigned int i = 0; i < set->nr; i++)
+		if (set->ifindex[i] == ifindex)
+			set->ifindex[i--] = set->ifindex[--set->nr];
+}
+
+int device_watch_open(void)
+{
+	struct sockaddr_nl at = {
+		.nl_family = AF_NETLINK,
+		.nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR |
+			     RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE,
+	};
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE), err;
+
+	if (fd < 0)
+		return -errno;
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at))) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
+bool device_watch_changed(int fd)
+{
+	char bytes[ANSWER_BYTES];
+	bool changed = false;
+
+	/* ENOBUFS: some were lost, so there were some. */
+	while (recv(fd, bytes, sizeof(bytes), 0) >= 0 || errno == ENOBUFS)
+		changed = true;
+	return changed;
+}
+
 static int answer_device(const struct nlmsghdr *n)
 {
 	const struct rtmsg *route = NLMSG_DATA(n);
@@ -98,8 +135,19 @@ static bool is_ethernet(int fd, const char *name)
 	struct ifreq r;
 
 	memset(&r, 0, sizeof(r));
-	strncpy(r.ifr_name, name, sizeof(r.ifr_name) - 1);
+	memcpy(r.ifr_name, name, strnlen(name, sizeof(r.ifr_name) - 1));
 	return ioctl(fd, SIOCGIFHWADDR, &r) == 0 && r.ifr_hwaddr.sa_family == ARPHRD_ETHER;
+}
+
+bool device_fits(int ifindex)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	char name[IF_NAMESIZE];
+	bool fits = fd >= 0 && if_indextoname((unsigned int)ifindex, name) && is_ethernet(fd, name);
+
+	if (fd >= 0)
+		close(fd);
+	return fits;
 }
 
 static bool same_ip(const struct addr *a, const struct sockaddr *b)

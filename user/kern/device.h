@@ -19,6 +19,19 @@ struct device_set {
 /** device_add() - put a device into the set, once; false when the set is full */
 bool device_add(struct device_set *set, int ifindex);
 
+/** device_remove() - take it out, if it is in */
+void device_remove(struct device_set *set, int ifindex);
+
+/** device_fits() - is there such a device, and do its packets begin with an Ethernet head? */
+bool device_fits(int ifindex);
+
+/** device_watch_open() - a nonblocking descriptor that hears of changed links, addresses and
+ * routes; or -errno. The caller closes it. */
+int device_watch_open(void);
+
+/** device_watch_changed() - has anything changed since the last call? */
+bool device_watch_changed(int fd);
+
 /** device_has() - is it in the set? */
 bool device_has(const struct device_set *set, int ifindex);
 

@@ -252,6 +252,11 @@ static int open_all(struct kern *k, const struct kern_params *p, const struct ke
 	return err;
 }
 
+int kern_backends_fd(const struct kern *k)
+{
+	return bpf_map__fd(k->private->skel->maps.backends);
+}
+
 int kern_open(struct kern *k, const struct kern_params *p, char *why, size_t why_bytes)
 {
 	struct kern_text t = {why, why_bytes};

@@ -108,6 +108,9 @@ uint32_t kern_adopt(struct kern *k,
 				 const char *name, const char *address),
 		    void *arg);
 
+/** kern_backends_fd() - the map behind k->backends, for another program; valid until kern_close() */
+int kern_backends_fd(const struct kern *k);
+
 /** kern_ring_poll_fd() - readable when worker @w has events */
 int kern_ring_poll_fd(const struct kern *k, uint32_t w);
 

@@ -42,13 +42,14 @@ struct hook {
 	int link_fd; /* tcx; -1: none */
 	struct bpf_tc_opts filter;
 	bool filtered;
+	uint32_t pin; /* number in its pin's name */
 };
 
 struct kern_splice_private {
 	struct splice_bpf *skel;
 	int nr_cpus;
 	int counters_fd, refusals_fd;
-	uint32_t nr_hooks;
+	uint32_t nr_hooks, pin_nr;
 	struct kern_rings rings;
 	struct hook hook[DEVICES_MAX * HOOK_NR];
 	struct splice_pins pins;
@@ -141,6 +142,8 @@ static int load(struct kern_splice *k, const struct kern_splice_params *p,
 		err = buckets_size(k, p);
 	if (!err)
 		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
+	if (!err && p->backends_fd >= 0)
+		err = bpf_map__reuse_fd(skel->maps.splice_backends, p->backends_fd);
 	if (!err)
 		err = kern_rings_create(&priv->rings, "splice", p->workers, p->ring_bytes);
 	if (!err)
@@ -189,7 +192,10 @@ static int views(struct kern_splice *k, const struct kern_splice_params *p,
 	if (k->conns)
 		k->buckets = view(skel->maps.splice_buckets,
 				  (k->buckets_mask + 1) * sizeof(*k->buckets));
-	if (!k->buckets) {
+	if (k->buckets && p->backends_fd < 0)
+		k->backends =
+			view(skel->maps.splice_backends, KVPIN_BACKENDS_MAX * sizeof(*k->backends));
+	if (!k->buckets || (p->backends_fd < 0 && !k->backends)) {
 		err = -errno;
 		return KERN_SAY(t, err, "splice: cannot map the connections: %s", strerror(-err));
 	}
@@ -250,8 +256,7 @@ static int attach_one(struct kern_splice *k, int ifindex, int direction)
 		direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS;
 	int err = 0;
 
-	hook->ifindex = ifindex;
-	hook->direction = direction;
+	*hook = (struct hook){.ifindex = ifindex, .direction = direction, .pin = priv->pin_nr++};
 	hook->link_fd = bpf_link_create(prog_fd, ifindex, type, NULL);
 	if (hook->link_fd < 0 && priv->nr_hooks && k->tcx)
 		return hook->link_fd;
@@ -297,22 +302,73 @@ static int publish(struct kern_splice *k, const struct kern_text *t)
 				   priv->nr_hooks, t);
 }
 
+static void hook_end(struct hook *hook)
+{
+	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
+
+	if (hook->filtered) {
+		at.attach_point = tc_point(hook);
+		hook->filter.prog_fd = 0;
+		hook->filter.prog_id = 0;
+		hook->filter.flags = 0;
+		bpf_tc_detach(&at, &hook->filter);
+	} else {
+		close(hook->link_fd);
+	}
+}
+
+int kern_splice_attach(struct kern_splice *k, int ifindex)
+{
+	struct kern_splice_private *priv = k->private;
+	uint32_t before = priv->nr_hooks;
+	int err = 0;
+
+	if (device_has(&k->devices, ifindex))
+		return 0;
+	if (!k->tcx)
+		return -EPERM;
+	if (!device_fits(ifindex))
+		return -ENODEV;
+	if (k->devices.nr == DEVICES_MAX || before + HOOK_NR > DEVICES_MAX * HOOK_NR)
+		return -E2BIG;
+	for (int d = HOOK_INGRESS; d < HOOK_NR && !err; d++) {
+		err = attach_one(k, ifindex, d);
+		if (!err && priv->pinning)
+			err = splice_pins_add(&priv->pins, priv->hook[priv->nr_hooks - 1].link_fd,
+					      priv->hook[priv->nr_hooks - 1].pin);
+	}
+	if (!err) {
+		device_add(&k->devices, ifindex);
+		return 0;
+	}
+	while (priv->nr_hooks > before) {
+		splice_pins_remove(&priv->pins, priv->hook[--priv->nr_hooks].pin);
+		hook_end(&priv->hook[priv->nr_hooks]);
+	}
+	return err;
+}
+
+void kern_splice_detach(struct kern_splice *k, int ifindex)
+{
+	struct kern_splice_private *priv = k->private;
+
+	device_remove(&k->devices, ifindex);
+	for (uint32_t i = 0; i < priv->nr_hooks;) {
+		if (priv->hook[i].ifindex != ifindex) {
+			i++;
+			continue;
+		}
+		if (priv->pinning)
+			splice_pins_remove(&priv->pins, priv->hook[i].pin);
+		hook_end(&priv->hook[i]);
+		priv->hook[i] = priv->hook[--priv->nr_hooks];
+	}
+}
+
 static void detach(struct kern_splice_private *priv)
 {
-	for (uint32_t i = 0; i < priv->nr_hooks; i++) {
-		struct hook *hook = &priv->hook[i];
-		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
-
-		if (hook->filtered) {
-			at.attach_point = tc_point(hook);
-			hook->filter.prog_fd = 0;
-			hook->filter.prog_id = 0;
-			hook->filter.flags = 0;
-			bpf_tc_detach(&at, &hook->filter);
-		} else {
-			close(hook->link_fd);
-		}
-	}
+	for (uint32_t i = 0; i < priv->nr_hooks; i++)
+		hook_end(&priv->hook[i]);
 	for (unsigned int i = 0; i < priv->qdiscs.nr; i++) {
 		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = priv->qdiscs.ifindex[i],
 			    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
@@ -373,6 +429,8 @@ void kern_splice_close(struct kern_splice *k)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
 	if (k->buckets)
 		munmap(k->buckets, view_bytes((k->buckets_mask + 1) * sizeof(*k->buckets)));
+	if (k->backends)
+		munmap(k->backends, view_bytes(KVPIN_BACKENDS_MAX * sizeof(*k->backends)));
 	if (k->config)
 		munmap(k->config, view_bytes(sizeof(*k->config)));
 	kern_rings_close(&priv->rings);

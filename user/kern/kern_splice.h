@@ -29,6 +29,7 @@ struct kern_splice_params {
 	uint32_t workers;    /* rings */
 	uint32_t ring_bytes; /* of each; a power of two */
 	struct device_set devices;
+	int backends_fd; /* the map of what is in flight; -1: one of its own */
 	const uint64_t *ttft_le_ns, *gap_le_ns; /* KVPIN_HIST_BUCKETS - 1 upper bounds each */
 };
 
@@ -43,6 +44,7 @@ struct kern_splice {
 	struct kvpin_splice_hash hash; /* of the buckets */
 	uint32_t buckets_mask;
 	struct kvpin_splice_config *config;
+	struct kvpin_backend *backends; /* KVPIN_BACKENDS_MAX; NULL where the map is another's */
 	uint32_t nr_conns;
 	struct device_set devices; /* where the program is */
 	bool tcx;		   /* attached by links; else by filters */
@@ -58,6 +60,17 @@ struct kern_splice {
  */
 int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, char *why,
 		     size_t why_bytes);
+
+/**
+ * kern_splice_attach() - a device that was not among those of kern_splice_open()
+ *
+ * Needs no privilege with tcx. Returns 0 or -errno: -ENODEV when there is none with Ethernet heads,
+ * -EPERM without tcx. The caller serialises it with kern_splice_detach().
+ */
+int kern_splice_attach(struct kern_splice *k, int ifindex);
+
+/** kern_splice_detach() - the device is gone, or nobody needs it */
+void kern_splice_detach(struct kern_splice *k, int ifindex);
 
 /** kern_splice_close() - detach, unmap; @k may be zeroed */
 void kern_splice_close(struct kern_splice *k);

@@ -15,6 +15,7 @@ void selftest_tc(struct selftest_bench *b, struct selftest *t)
 		.conns = CONNS,
 		.workers = 1,
 		.ring_bytes = RING_BYTES,
+		.backends_fd = -1,
 		.ttft_le_ns = bounds,
 		.gap_le_ns = bounds,
 	};

@@ -178,6 +178,23 @@ int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, 
 	return 0;
 }
 
+int splice_pins_add(const struct splice_pins *p, int link, unsigned int nr)
+{
+	char path[PINS_PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/%s/link%u", p->dir.parent, p->dir.name, nr);
+	return p->dir.published ? bpf_obj_pin(link, path) : 0;
+}
+
+void splice_pins_remove(const struct splice_pins *p, unsigned int nr)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "link%u", nr);
+	if (p->dir.published)
+		unlinkat(p->dir.fd, name, 0);
+}
+
 void splice_pins_end(struct splice_pins *p)
 {
 	const char *name = p->dir.published ? p->dir.name : p->dir.temp;

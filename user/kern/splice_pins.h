@@ -50,6 +50,12 @@ int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t g
 int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
 			const struct kern_text *t);
 
+/** splice_pins_add() - pin one more attachment, as link@nr; 0 or -errno */
+int splice_pins_add(const struct splice_pins *p, int link, unsigned int nr);
+
+/** splice_pins_remove() - the pin link@nr, if it is there */
+void splice_pins_remove(const struct splice_pins *p, unsigned int nr);
+
 /** splice_pins_tick() - remove what dead daemons left and nobody has used since @before_ns.
  * Returns how many are left. */
 unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns);

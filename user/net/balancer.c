@@ -315,7 +315,9 @@ int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int 
 	b->started_ms = balancer_now_ms();
 	wait_queues_init(&b->wait);
 	pressure_init(&b->pressure);
-	backend_table_init(&b->backends, b->steer ? steer_kern(b->steer)->backends : NULL);
+	backend_table_init(&b->backends, b->steer    ? steer_kern(b->steer)->backends
+					 : b->splice ? splice_kern(b->splice)->backends
+						     : NULL);
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
 	if (!b->sessions) {

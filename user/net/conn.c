@@ -94,8 +94,9 @@ static int client_events(const struct conn *c)
 	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
 	case CONN_STEER:
 	case CONN_RECLAIM:
-	case CONN_SPLICE:
 		return end;
+	case CONN_SPLICE:
+		return end | (c->x->out_ready ? UV_WRITABLE : 0);
 	case CONN_REPLY:
 		return UV_WRITABLE;
 	case CONN_LINGER:
@@ -339,9 +340,14 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		conn_on_steered(c);
 		return;
 	case CONN_SPLICE:
-		if (status < 0)
+		if (status < 0) {
 			conn_close(c, CONN_CLOSE_CLIENT_GONE);
-		c->client_rdhup = true;
+			break;
+		}
+		if (events & UV_DISCONNECT)
+			c->client_rdhup = true;
+		if (events & UV_WRITABLE)
+			splice_flush(c);
 		break;
 	case CONN_LINGER:
 		linger_read(c);
@@ -408,7 +414,7 @@ static void on_timer(uv_timer_t *timer)
 
 	c->armed_ms = UINT64_MAX;
 	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
-	    uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
+	    c->splice.holding || uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
 		conn_clock_expire(c);
 	conn_run(c);
 	conn_rearm(c);

@@ -16,6 +16,8 @@
  * that is looked at. */
 #define BREAK_MS      1000
 #define BREAK_POLL_MS 5
+/* A server was told to pause: nothing announces that its last ACK has come. */
+#define HOLD_POLL_MS 1
 /* An answer of our own that the client does not take. */
 #define REPLY_MS 10000
 
@@ -42,6 +44,9 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 		if (!c->x->head_done && relay_request_open(c))
 			return c->activity_ms +
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
+		if (c->splice.holding)
+			return earlier(c->activity_ms + config->timeout.stall_ms,
+				       uv_now(&c->worker->loop) + HOLD_POLL_MS);
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
 		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);
@@ -95,7 +100,11 @@ void conn_clock_expire(struct conn *c)
 		exchange_wait_over(c);
 		break;
 	case CONN_EXCHANGE:
-		exchange_timeout(c);
+		if (c->splice.holding &&
+		    uv_now(&c->worker->loop) < c->activity_ms + c->worker->config->timeout.stall_ms)
+			exchange_answer(c);
+		else
+			exchange_timeout(c);
 		break;
 	case CONN_STEER:
 		steer_timeout(c);

@@ -37,6 +37,7 @@
 void exchange_settle(struct conn *c, enum stat_outcome outcome)
 {
 	account_exchange(c, outcome);
+	splice_unhold(c);
 	dispatch_release(c);
 }
 
@@ -369,6 +370,7 @@ void exchange_answer(struct conn *c)
 {
 	struct exchange *x = c->x;
 	enum relay_end end;
+	bool held;
 
 	/* Only the 100 of send_continue() can be there. */
 	if (x->wait) {
@@ -395,8 +397,11 @@ void exchange_answer(struct conn *c)
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
 	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
-		if (!splice_within(c))
+		held = c->splice.holding;
+		if (!splice_within(c) && !held)
 			steer_within(c);
+		else if (c->x->out_ready && !splice_keeps(c) && relay_flush(c) == RELAY_CLIENT_GONE)
+			exchange_trouble(c, RELAY_CLIENT_GONE);
 	} else {
 		exchange_trouble(c, end);
 	}

@@ -417,6 +417,9 @@ enum relay_end relay_answer(struct conn *c)
 		end = answer_process(c);
 		if (end != RELAY_WAIT)
 			return end;
+		/* The last bytes before a pause that was asked for may go out behind the taking. */
+		if (c->splice.holding && x->answer_body.state != KVPIN_BS_DONE)
+			return RELAY_WAIT;
 		if (room) {
 			/* The socket is empty for now: spare the recv() that would say so. */
 			end = relay_flush(c);

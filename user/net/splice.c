@@ -3,10 +3,17 @@
  * Handing an answer over to the program at tc.
  *
  * Happy path: both sockets are known to the program from their first packet on; when the answer's
- * head is out and nothing of it is under way in the daemon, splice_within() writes down where both
- * streams stand and takes the pair by one compare-and-swap. Failures: a gate that says no leaves
- * the answer with the relay, the reason is counted, and the next packet tries again.
- * Close: splice_back.c.
+ * head is out and all that came of it was read, splice_within() writes down where both streams
+ * stand and takes the pair by one compare-and-swap. Bytes that were read and not yet sent are the
+ * client's socket's still, before `to`; until the client has them, what the server repeats of them
+ * goes to its own socket (bpf/splice.bpf.c). Failures: a gate that says no leaves the answer with
+ * the relay, the reason is counted, and the next packet tries again. Close: splice_back.c.
+ *
+ * A stream that never pauses is made to: the program tells the server that behind what it has sent
+ * there is no room (hold_on()). What is under way comes, is read, and the taking is the same as of
+ * any other stream: there is no byte of which it would have to be found out whose it is, and the
+ * framing is known. The client's ACK of the last bytes read opens the way again, with its own
+ * window; so those are sent behind the taking. A hold ends by itself at `hold_ns`.
  *
  * Order matters (tests/model/): the word is read before the server's high mark, and that once; the
  * program changes them the other way round.
@@ -22,6 +29,16 @@
 
 /* TCP options of a full segment. */
 #define OPTION_BYTES 12
+
+/* Reads in a row behind which more had come already: such a stream does not pause by itself. */
+#define HOLD_MISSES 4
+/* What is under way when the server is told to pause comes within a round trip; for a slow client
+ * the daemon may have to get rid of a socket's buffer first. */
+#define HOLD_MS 2000
+/* Tries, a millisecond apart, with all that came in hand. */
+#define KEPT_MAX 8
+/* Where that was not enough. */
+#define HOLD_AGAIN_MS 10000
 
 /* ---- sockets that the program knows ---- */
 
@@ -42,42 +59,24 @@ static bool is_v4(const struct addr *a)
 	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
 }
 
-/* Seen from the addresses alone; what is not, the routes tell when the first answer is taken. */
-static bool on_this_host(const struct kvpin_splice_conn *k, bool v4)
-{
-	return !memcmp(k->local, k->remote, sizeof(k->local)) ||
-	       (v4 && ntohl(k->remote[0]) >> 24 == IN_LOOPBACKNET);
-}
-
 /* An IPv4 client of an IPv6 socket is asked for as what it is. */
-static int device_of(const struct kvpin_splice_conn *k, const struct addr *remote)
+static int device_of(const struct addr *local, const struct addr *remote)
 {
 	struct addr to = *remote;
+	__be16 port;
+	__be32 l[4], r[4];
 
+	addr_words(local, l, &port);
+	addr_words(remote, r, &port);
+	if (!memcmp(l, r, sizeof(l)))
+		return DEVICE_LOOPBACK;
 	if (is_v4(remote)) {
 		to = (struct addr){.len = sizeof(to.in4), .in4 = {.sin_family = AF_INET}};
-		to.in4.sin_addr.s_addr = k->remote[0];
+		to.in4.sin_addr.s_addr = r[0];
+		if ((ntohl(r[0]) >> 24) == IN_LOOPBACKNET)
+			return DEVICE_LOOPBACK;
 	}
 	return device_towards(&to);
-}
-
-/* Is the program where this connection's packets pass? Asking the routes costs more than a short
- * connection may. */
-static bool sock_reached(struct worker *w, struct splice_sock *s, const struct addr *remote)
-{
-	struct kvpin_splice_conn *k = splice_kconn(w, s);
-	int device;
-
-	if (k->ifindex)
-		return true;
-	device = device_of(k, remote);
-	if (device > 0 && device_has(&worker_splice(w)->devices, device)) {
-		k->ifindex = device;
-		return true;
-	}
-	/* Not asked for again. */
-	splice_leave(w, s, false);
-	return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 }
 
 static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const struct addr *remote,
@@ -89,14 +88,20 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	struct kvpin_splice_conn *k;
 	uint32_t entry = UINT32_MAX;
 	uint64_t turn;
-	int err;
+	int device, err;
 
 	if (getsockname(fd, &local.sa, &local.len))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
+	device = device_of(&local, remote);
+	if (device < 0)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 	pthread_mutex_lock(&sp->lock);
-	if (!sp->nr_free) {
+	if (!sp->nr_free || !splice_device_use(sp, device)) {
+		bool full = !sp->nr_free;
+
 		pthread_mutex_unlock(&sp->lock);
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_NO_SLOT);
+		return splice_refuse(w, full ? KVPIN_SPLICE_REFUSED_NO_SLOT
+					     : KVPIN_SPLICE_REFUSED_DEVICE);
 	}
 	entry = sp->free[--sp->nr_free];
 	k = &sp->kern.conns[entry];
@@ -109,20 +114,42 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	k->role = role;
 	k->worker = w->index;
 	k->backend = backend;
+	k->ifindex = (uint32_t)device;
 	addr_words(&local, k->local, &k->local_port);
 	addr_words(remote, k->remote, &k->remote_port);
-	if (on_this_host(k, is_v4(remote)))
-		k->ifindex = DEVICE_LOOPBACK;
 	err = kern_splice_add(&sp->kern, entry);
-	if (err)
+	if (err) {
 		sp->free[sp->nr_free++] = entry;
-	else
+		splice_device_leave(sp, device);
+	} else {
 		sp->conn[entry] = c;
+	}
 	pthread_mutex_unlock(&sp->lock);
 	if (err)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_MAP);
 	s->entry = entry + 1;
 	return true;
+}
+
+void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const struct addr *remote)
+{
+	struct addr local = {.len = sizeof(local.in6)};
+	struct splice *sp = w->splice.splice;
+	struct kvpin_splice_conn *k;
+	int device;
+
+	if (!s->entry || getsockname(fd, &local.sa, &local.len))
+		return;
+	k = splice_kconn(w, s);
+	device = device_of(&local, remote);
+	if (device < 0 || (uint32_t)device == k->ifindex)
+		return;
+	pthread_mutex_lock(&sp->lock);
+	if (splice_device_use(sp, device)) {
+		splice_device_leave(sp, (int)k->ifindex);
+		__atomic_store_n(&k->ifindex, (uint32_t)device, __ATOMIC_SEQ_CST);
+	}
+	pthread_mutex_unlock(&sp->lock);
 }
 
 void splice_accepted(struct conn *c)
@@ -178,11 +205,12 @@ static bool answer_gate(struct conn *c)
 	const struct kvpin_body *body = &x->answer_body;
 	struct worker *w = c->worker;
 
-	if (!x->head_sent || x->out_ready || buf_len(&c->out) || x->plain_body ||
+	if (!x->head_sent || x->out_ready != buf_len(&c->out) || x->plain_body ||
 	    body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
 	    body->state == KVPIN_BS_TUNNEL)
 		return false;
-	if (!answer_suits(c))
+	/* A server that pauses because it was told to is waited for, however little may be left. */
+	if (!c->splice.holding && !answer_suits(c))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SHORT);
 	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
@@ -201,8 +229,6 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
 	if (server->unsent || server->unacked)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
-	if (client->unsent)
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNSENT);
 	/* The way to the client has become narrower since the server was told. */
 	if (splice_kconn(w, &c->splice.sock)->ifindex != DEVICE_LOOPBACK &&
 	    server->told_mss > client->send_mss + OPTION_BYTES)
@@ -252,6 +278,7 @@ static void describe_answer(const struct conn *c, struct kvpin_splice_conn *ks)
 	ks->token_ns = x->token_ns;
 	ks->ttft_ns = x->ttft_ns;
 	ks->last_ns = balancer_now_ns();
+	ks->counted = !x->counted_out;
 }
 
 static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kvpin_splice_conn *ks,
@@ -274,33 +301,110 @@ static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kv
 		ks->flags |= KVPIN_SPLICE_NO_FIN;
 }
 
-bool splice_within(struct conn *c)
+/* ---- a stream that never pauses ---- */
+
+static void hold_end(struct conn *c, struct kvpin_splice_conn *ks, uint64_t again_ms)
+{
+	__atomic_store_n(&ks->hold_ns, 0, __ATOMIC_RELAXED);
+	c->splice.holding = false;
+	c->splice.hold_ms = uv_now(&c->worker->loop) + again_ms;
+	c->splice.misses = 0;
+}
+
+/* The next packets to the server tell it of no room for anything new; what is under way comes, and
+ * then the stream stands still until it is taken. */
+static void hold_on(struct conn *c, struct kvpin_splice_conn *ks, const struct tcp_probe *server)
+{
+	struct splice_conn *s = &c->splice;
+	uint64_t now_ms = uv_now(&c->worker->loop);
+
+	s->misses++;
+	if (s->holding && now_ms > s->hold_ms + HOLD_MS) {
+		splice_refuse(c->worker, KVPIN_SPLICE_REFUSED_HELD);
+		hold_end(c, ks, HOLD_AGAIN_MS);
+	} else if (!s->holding && s->misses >= HOLD_MISSES && now_ms >= s->hold_ms) {
+		ks->server_wscale = server->receive_wscale;
+		s->holding = true;
+		s->hold_ms = now_ms;
+		__atomic_store_n(&ks->hold_ns, balancer_now_ns() + (HOLD_MS + 1) * 1000000ULL,
+				 __ATOMIC_RELAXED);
+	}
+}
+
+void splice_unhold(struct conn *c)
+{
+	if (c->splice.holding && c->current && c->current->splice.entry)
+		hold_end(c, splice_kconn(c->worker, &c->current->splice), 0);
+	c->splice.misses = 0;
+}
+
+/*
+ * Where the client's socket will be when all that the daemon has of this answer went out, in the
+ * wire's numbers: found in two ways that must agree, what the program saw sent, and what TCP was
+ * given since the connection's beginning. That is known once what the program saw acknowledged
+ * agrees too: it can only be ahead of TCP, and what it saw sent can only be behind.
+ */
+static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
+		      const struct tcp_probe *client, uint64_t *end)
+{
+	struct splice_conn *s = &c->splice;
+	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
+	uint64_t acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
+	uint32_t base = (uint32_t)sent - kc->off - (uint32_t)(client->accepted - client->unsent);
+
+	if (!s->based) {
+		s->based = base == (uint32_t)acked - kc->off - (uint32_t)client->acked;
+		s->base = base;
+	}
+	*end = sent + client->unsent + c->x->out_ready;
+	return s->based && base == s->base;
+}
+
+enum taken {
+	TAKE_REFUSED,
+	TAKE_NOT_YET, /* more is under way */
+	TAKE_AGAIN,   /* by chance: the next time may do */
+	TAKE_DONE
+};
+
+static enum taken not_yet(struct conn *c, enum kvpin_splice_refusal reason)
+{
+	splice_refuse(c->worker, reason);
+	return reason == KVPIN_SPLICE_REFUSED_UNREAD ? TAKE_NOT_YET : TAKE_AGAIN;
+}
+
+bool splice_keeps(const struct conn *c)
+{
+	return c->splice.holding && c->state == CONN_EXCHANGE && c->splice.kept &&
+	       c->splice.kept < KEPT_MAX;
+}
+
+static enum taken take(struct conn *c, struct tcp_probe *server)
 {
 	struct worker *w = c->worker;
 	struct upstream *u = c->current;
-	struct kvpin_splice_conn *kc, *ks;
-	struct tcp_probe client, server;
-	uint64_t word, taken, received;
+	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
+	struct kvpin_splice_conn *ks = splice_kconn(w, &u->splice);
+	uint64_t word = splice_word(ks), taken, received, to;
+	struct tcp_probe client;
+	bool known;
 
-	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry ||
-	    !answer_gate(c) || !sock_reached(w, &c->splice.sock, &c->peer) ||
-	    !sock_reached(w, &u->splice, &u->addr))
-		return false;
-	kc = splice_kconn(w, &c->splice.sock);
-	ks = splice_kconn(w, &u->splice);
-	word = splice_word(ks);
 	/* Once: a packet behind it fails the swap, and reading again would count that packet. */
 	received = __atomic_load_n(&ks->received, __ATOMIC_SEQ_CST);
-	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)))
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNREAD);
-	if (!tcp_gate(c, &client, &server) || !tracked_gate(c, &client, kc, ks))
-		return false;
+	if (!tcp_gate(c, &client, server) || !tracked_gate(c, &client, kc, ks))
+		return TAKE_REFUSED;
+	known = write_end(c, kc, &client, &to);
+	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)) ||
+	    steer_waiting(&u->steer))
+		return not_yet(c, KVPIN_SPLICE_REFUSED_UNREAD);
+	if (!known)
+		return not_yet(c, KVPIN_SPLICE_REFUSED_UNSENT);
 	ks->from = ks->walked = received;
-	ks->to = kc->sent;
+	ks->to = to;
 	ks->off_taken = ks->off;
 	kc->off_taken = kc->off;
 	describe_answer(c, ks);
-	describe_tcp(c, kc, ks, &client, &server);
+	describe_tcp(c, kc, ks, &client, server);
 	kc->peer = u->splice.entry;
 	ks->peer = c->splice.sock.entry;
 	taken = (word & ~KVPIN_SPLICE_TURN) | ((word + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN) |
@@ -308,8 +412,30 @@ bool splice_within(struct conn *c)
 	if (!__atomic_compare_exchange_n(&ks->word, &word, taken, false, __ATOMIC_SEQ_CST,
 					 __ATOMIC_SEQ_CST)) {
 		kc->peer = 0;
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_RACED);
+		return not_yet(c, KVPIN_SPLICE_REFUSED_RACED);
 	}
+	return TAKE_DONE;
+}
+
+bool splice_within(struct conn *c)
+{
+	struct worker *w = c->worker;
+	struct upstream *u = c->current;
+	struct tcp_probe server;
+	enum taken taken;
+
+	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry)
+		return false;
+	taken = answer_gate(c) ? take(c, &server) : TAKE_REFUSED;
+	c->splice.kept = taken == TAKE_AGAIN ? c->splice.kept + 1 : 0;
+	if (taken == TAKE_NOT_YET || taken == TAKE_AGAIN)
+		hold_on(c, splice_kconn(w, &u->splice), &server);
+	else if (c->splice.holding)
+		hold_end(c, splice_kconn(w, &u->splice), HOLD_AGAIN_MS);
+	if (taken != TAKE_DONE)
+		return false;
+	c->splice.hold_ms = 0;
+	c->splice.misses = 0;
 	stat_add(&w->stats->spliced, 1);
 	c->x->path = STAT_PATH_SPLICE;
 	c->splice.ended = c->splice.broken = false;

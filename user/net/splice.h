@@ -46,6 +46,13 @@ struct splice_conn {
 	bool broken;	  /* bytes went past that should not have */
 	uint32_t poll_ms; /* how often the client's ACKs are looked at then */
 	uint64_t acked;	  /* ... when last looked at */
+	bool based;	  /* `base` is known */
+	uint32_t base;	  /* local number of the first byte to the client */
+	uint32_t misses;  /* times in a row that the stream did not pause */
+	bool holding;	  /* the server is told to pause: bytes read are taken along before they go
+			   * out, so that the client has something to acknowledge */
+	uint64_t hold_ms; /* since when; else: not again before */
+	uint32_t kept;	  /* times that they were kept back for another try */
 };
 
 /* A worker's part. */
@@ -55,6 +62,7 @@ struct splice_worker {
 	uv_timer_t scan;
 	struct list lingering; /* entries of closed connections */
 	uint64_t ring_full;
+	uint32_t changes; /* of ways, when last looked at */
 	bool closing;
 };
 
@@ -62,13 +70,14 @@ struct splice_worker {
  * splice_open() - load the kernel side and attach it
  * @out: set on success; splice_close() frees it
  * @config: sizes, listeners and servers, which tell the devices
+ * @backends_fd: steer's map of what is in flight; -1: there is none
  * @uid, @gid: who shall own the pins; 0: whoever opens
  * @why: on failure the reason
  *
  * Returns 0 or -errno.
  */
-int splice_open(struct splice **out, const struct config *config, uid_t uid, gid_t gid, char *why,
-		size_t why_bytes);
+int splice_open(struct splice **out, const struct config *config, int backends_fd, uid_t uid,
+		gid_t gid, char *why, size_t why_bytes);
 void splice_close(struct splice *s);
 
 /** splice_tick() - about ten times a second from the main thread */
@@ -104,6 +113,16 @@ uint32_t splice_segment_bytes(const struct conn *c);
  * reason is counted where the answer was one for this path.
  */
 bool splice_within(struct conn *c);
+
+/** splice_keeps() - a server pauses, all came, and yet it was not taken: keep what was read and try
+ * again in a moment */
+bool splice_keeps(const struct conn *c);
+
+/** splice_flush() - CONN_SPLICE: the client's socket takes bytes again that were read before */
+void splice_flush(struct conn *c);
+
+/** splice_unhold() - the server need not pause any more: the exchange ends */
+void splice_unhold(struct conn *c);
 
 /** splice_look() - CONN_SPLICE: is it back, or to be taken back? After that c->state may be any. */
 void splice_look(struct conn *c);

@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "net/dispatch.h"
 #include "net/exchange.h"
+#include "net/relay.h"
 #include "net/splice_private.h"
 #include "net/tcp_probe.h"
 #include "net/turn.h"
@@ -47,12 +49,37 @@ static bool give_back(struct kvpin_splice_conn *ks, struct kvpin_splice_conn *kc
 			return false;
 	} while (!__atomic_compare_exchange_n(&ks->word, &word, word | KVPIN_SPLICE_GIVING, false,
 					      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	/* The connection is about to be broken; until then what its socket still has to send must
+	 * stay where it belongs. */
+	if (__atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST) < ks->to) {
+		kc->to = ks->to;
+		__atomic_fetch_or(&kc->flags, KVPIN_SPLICE_BROKEN, __ATOMIC_SEQ_CST);
+	}
 	ks->end = end;
 	ks->off = ks->off_taken + past;
 	kc->off = kc->off_taken + past;
 	__atomic_fetch_and(&ks->word, ~(KVPIN_SPLICE_TAKEN | KVPIN_SPLICE_GIVING),
 			   __ATOMIC_SEQ_CST);
 	return true;
+}
+
+/* Behind what the client was sent so far. */
+static uint64_t sent_end(const struct kvpin_splice_conn *ks, const struct kvpin_splice_conn *kc)
+{
+	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
+
+	return sent > ks->to ? sent : ks->to;
+}
+
+/* Who takes the answer off what is in flight, the program or the daemon? @now: it is over. */
+static void answer_over(struct conn *c, struct kvpin_splice_conn *ks, bool now)
+{
+	if (!__atomic_exchange_n(&ks->counted, 0, __ATOMIC_SEQ_CST)) {
+		c->x->counted_out = true;
+		wait_kick(c->worker->balancer, c->x->backend->id);
+	} else if (now) {
+		dispatch_answered(c);
+	}
 }
 
 /* The pair is back: what went past becomes a part of the exchange. @early: the answer goes on. */
@@ -66,6 +93,7 @@ static void books_back(struct conn *c, bool early)
 
 	kc->peer = 0;
 	splice_copies_free(c);
+	answer_over(c, ks, false);
 	x->bytes_down += past;
 	x->token_ns = ks->token_ns;
 	if (!x->token_seen && (ks->flags & KVPIN_SPLICE_TOKEN)) {
@@ -107,7 +135,7 @@ static bool truncated(const struct kvpin_splice_conn *ks, const struct kvpin_spl
 {
 	uint64_t known = __atomic_load_n(&ks->end, __ATOMIC_SEQ_CST);
 
-	*end = kc->sent;
+	*end = sent_end(ks, kc);
 	if (!ks->fin)
 		return true;
 	*end = ks->to + (ks->fin - ks->from);
@@ -145,7 +173,7 @@ void splice_look(struct conn *c)
 			    uv_now(&w->loop) < c->activity_ms + POLL_END_MS)
 				return;
 			/* What it was sent counts; a hole in it is never filled now. */
-			if (give_back(ks, kc, kc->sent))
+			if (give_back(ks, kc, sent_end(ks, kc)))
 				resume(c, true);
 			return;
 		} else {
@@ -196,7 +224,7 @@ void splice_timeout(struct conn *c)
 		c->activity_ms = active_ms;
 	if (uv_now(&w->loop) < c->activity_ms + w->config->timeout.stall_ms)
 		return;
-	if (give_back(ks, kc, kc->sent)) {
+	if (give_back(ks, kc, sent_end(ks, kc))) {
 		books_back(c, true);
 		conn_set_state(c, CONN_EXCHANGE);
 		exchange_timeout(c);
@@ -209,8 +237,14 @@ void splice_settle(struct conn *c)
 	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
 	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
 
-	give_back(ks, kc, kc->sent);
+	give_back(ks, kc, sent_end(ks, kc));
 	books_back(c, true);
+}
+
+void splice_flush(struct conn *c)
+{
+	if (c->x->out_ready && relay_flush(c) == RELAY_CLIENT_GONE)
+		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 }
 
 /* ---- framing that the program cannot follow ---- */
@@ -296,6 +330,8 @@ void splice_follow(struct conn *c, const struct kvpin_splice_event *e)
 		c->splice.broken = true;
 	else if (ks->body.state == KVPIN_BS_DONE && !ks->end)
 		__atomic_store_n(&ks->end, ks->to + (ks->walked - ks->from), __ATOMIC_SEQ_CST);
+	if (good && ks->end && !(ks->flags & KVPIN_SPLICE_CUT))
+		answer_over(c, ks, true);
 	if (!good || ks->end)
 		splice_look(c);
 }

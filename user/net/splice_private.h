@@ -10,6 +10,12 @@
 #include "net/upstream.h"
 #include "net/worker.h"
 
+struct splice_device {
+	int ifindex; /* 0: free */
+	uint32_t users;
+	uint64_t idle_ms; /* since when it has none */
+};
+
 struct splice {
 	struct kern_splice kern;
 	pthread_mutex_t lock; /* of the free entries, and of adding and removing keys */
@@ -17,7 +23,27 @@ struct splice {
 	uint32_t *free;	    /* a stack, so that the memory in use stays warm */
 	struct conn **conn; /* by entry: whose it is; the worker that has the connection writes */
 	uint64_t serial;    /* the last one given */
+	struct device_set fixed; /* devices of the start: never taken down while they exist */
+	struct splice_device device[DEVICES_MAX]; /* how much the others are needed; under lock */
+	int watch_fd;				  /* of links, addresses and routes; -1: none */
+	uint32_t ticks;
+	uint32_t *left;	  /* at the exit: entries of closed connections, ... */
+	uint32_t nr_left; /* ... of all workers */
+	uint32_t changes; /* grows when one of them changed: workers look where their peers are */
 };
+
+/** splice_device_use() - an entry is on that device; the caller holds the lock
+ *
+ * The program is attached there if it is not. Returns false, and nothing is counted, where it
+ * cannot be.
+ */
+bool splice_device_use(struct splice *s, int ifindex);
+
+/** splice_device_leave() - ... no more; the caller holds the lock */
+void splice_device_leave(struct splice *s, int ifindex);
+
+/** splice_sock_moved() - ways have changed: is the peer reached over another device now? */
+void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const struct addr *remote);
 
 /** splice_refuse() - count why an answer stays with the relay; returns false */
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);

@@ -5,7 +5,8 @@
  *
  * Happy path: a record names an entry and its serial number; the connection is looked at. Failures:
  * a full ring loses records; the program counts that, and a scan of all connections finds what they
- * were about. Close: entries still lingering are given up with the program itself.
+ * were about. Close: entries still lingering are handed to splice_close(), which gives them a
+ * moment.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -53,6 +54,7 @@ static void entry_free(struct splice *sp, uint32_t entry)
 {
 	pthread_mutex_lock(&sp->lock);
 	kern_splice_del(&sp->kern, entry);
+	splice_device_leave(sp, (int)sp->kern.conns[entry].ifindex);
 	sp->free[sp->nr_free++] = entry;
 	pthread_mutex_unlock(&sp->lock);
 }
@@ -72,6 +74,40 @@ static void lingering_end(struct worker *w, uint64_t now_ms)
 	}
 }
 
+/* The worker ends; splice_close() waits for what its closed connections still have to send. */
+static void lingering_hand_over(struct worker *w)
+{
+	struct splice *sp = w->splice.splice;
+	struct list *at, *next;
+
+	pthread_mutex_lock(&sp->lock);
+	list_for_each_safe (at, next, &w->splice.lingering) {
+		struct lingering *l = container_of(at, struct lingering, link);
+
+		sp->left[sp->nr_left++] = l->entry;
+		list_del(&l->link);
+		free(l);
+	}
+	pthread_mutex_unlock(&sp->lock);
+}
+
+static void ways_changed(struct worker *w)
+{
+	uint32_t changes = __atomic_load_n(&w->splice.splice->changes, __ATOMIC_ACQUIRE);
+	struct list *at, *next;
+
+	if (changes == w->splice.changes)
+		return;
+	w->splice.changes = changes;
+	list_for_each_safe (at, next, &w->conns) {
+		struct conn *c = container_of(at, struct conn, link);
+
+		splice_sock_moved(w, &c->splice.sock, c->sock.fd, &c->peer);
+		for (struct upstream *u = c->upstreams; u; u = u->next)
+			splice_sock_moved(w, &u->splice, u->sock.fd, &u->addr);
+	}
+}
+
 static void on_scan(uv_timer_t *timer)
 {
 	struct worker *w = timer->data;
@@ -79,6 +115,7 @@ static void on_scan(uv_timer_t *timer)
 	struct list *at, *next;
 
 	lingering_end(w, uv_now(&w->loop));
+	ways_changed(w);
 	if (lost == w->splice.ring_full)
 		return;
 	w->splice.ring_full = lost;
@@ -148,7 +185,7 @@ void splice_worker_stop(struct worker *w)
 	if (!sw->splice || sw->closing)
 		return;
 	sw->closing = true;
-	lingering_end(w, UINT64_MAX);
+	lingering_hand_over(w);
 	sock_close(&sw->ring, false, NULL);
 	uv_close((uv_handle_t *)&sw->scan, NULL);
 }

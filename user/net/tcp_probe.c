@@ -27,6 +27,7 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 		p->state = TCP_PROBE_CLOSED;
 	p->received = t.tcpi_bytes_received;
 	p->accepted = t.tcpi_bytes_sent - t.tcpi_bytes_retrans + t.tcpi_notsent_bytes;
+	p->acked = t.tcpi_bytes_acked;
 	p->unsent = t.tcpi_notsent_bytes;
 	p->unacked = t.tcpi_unacked;
 	p->send_mss = t.tcpi_snd_mss;

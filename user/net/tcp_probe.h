@@ -14,6 +14,7 @@ struct tcp_probe {
 	uint64_t received; /* bytes that arrived in order, read or not */
 	uint64_t accepted; /* bytes taken for sending, sent or not */
 	uint32_t unsent;   /* ... of those, not yet sent */
+	uint64_t acked;	   /* ... of those, acknowledged; a connect()ing socket counts its SYN */
 	uint32_t unacked;  /* segments sent and not yet acknowledged */
 	uint32_t send_mss; /* bytes that a segment to the peer can have */
 	uint32_t told_mss; /* ... that the peer was told for the other way, options included */

@@ -272,7 +272,8 @@ static int splice_start(struct daemon *d, const struct config *c, char *why, uns
 
 	if (c->path != PATH_SPLICE && (c->path != PATH_AUTO || !d->steer))
 		return 0;
-	rc = splice_open(&d->splice, c, d->uid, d->gid, why, why_bytes);
+	rc = splice_open(&d->splice, c, d->steer ? kern_backends_fd(steer_kern(d->steer)) : -1,
+			 d->uid, d->gid, why, why_bytes);
 	if (!rc && d->steer)
 		steer_beside_splice(d->steer);
 	if (!rc || c->path == PATH_SPLICE)

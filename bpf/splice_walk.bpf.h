@@ -22,6 +22,14 @@
 /* The daemon says that it is alive ten times a second. */
 #define DEAD_NS 5000000000ULL
 
+/* Of 1 to `most` bytes, a power of two: nothing else, so that the verifier knows it too; before 6.8
+ * it does not conclude that from a comparison with 0. */
+#define SPLICE_BYTES(n, most)                                                                      \
+	do {                                                                                       \
+		kvpin_opaque(n);                                                                   \
+		(n) = (((n) - 1) & ((most) - 1)) + 1;                                              \
+	} while (0)
+
 enum { FRAMING_DROP, FRAMING_FORWARD };
 
 static __always_inline void splice_count(__u32 reason)
@@ -146,9 +154,7 @@ static long walk_turn(__u32 turn, struct walk_loop *loop)
 		n = l->end - l->at;
 		if (n > sizeof(l->window))
 			n = sizeof(l->window);
-		kvpin_opaque(n);
-		if (n < 1 || n > sizeof(l->window))
-			return 1;
+		SPLICE_BYTES(n, sizeof(l->window));
 		l->window = 0;
 		if (bpf_skb_load_bytes(loop->skb, l->at, &l->window, n)) {
 			kvpin_body_bad(b, KVPIN_HTTP_NONE);
@@ -232,8 +238,8 @@ static long copy_turn(__u32 turn, struct copy *k)
 		return 1;
 	if (n > KVPIN_SPLICE_COPY_BYTES)
 		n = KVPIN_SPLICE_COPY_BYTES;
-	kvpin_opaque(n);
-	if (n < 1 || n > KVPIN_SPLICE_COPY_BYTES || bpf_skb_load_bytes(k->skb, k->pos, e + 1, n)) {
+	SPLICE_BYTES(n, KVPIN_SPLICE_COPY_BYTES);
+	if (bpf_skb_load_bytes(k->skb, k->pos, e + 1, n)) {
 		bpf_ringbuf_discard(e, 0);
 		return 1;
 	}

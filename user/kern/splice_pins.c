@@ -116,16 +116,37 @@ static void unview_used(const uint64_t *used_ns)
 		       sizeof(struct kvpin_splice_config));
 }
 
+static void notes_of(const struct splice_pins *p, const char *name, int dir_fd,
+		     struct tc_notes *notes)
+{
+	char path[PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/%s", p->parent, name);
+	tc_notes_read(notes, path, dir_fd);
+	notes->dir_fd = dir_fd;
+}
+
+/* Of no use to anybody: at once, with what it says is at tc. */
+static void old_drop(struct splice_pins *p, const char *name, int dir_fd)
+{
+	struct tc_notes notes;
+
+	notes_of(p, name, dir_fd, &notes);
+	dir_remove(p, name, dir_fd);
+	tc_notes_clear(&notes);
+	close(dir_fd);
+}
+
 /* A directory that is locked by this process now: keep its program for as long as it is used. */
 static void old_keep(struct splice_pins *p, const char *name, int dir_fd)
 {
 	struct splice_pins_old *old = &p->old[p->nr_old];
 
 	if (p->nr_old == SPLICE_PINS_OLD_MAX || !(old->used_ns = view_used(p, name))) {
-		dir_remove(p, name, dir_fd);
-		close(dir_fd);
+		old_drop(p, name, dir_fd);
 		return;
 	}
+	notes_of(p, name, dir_fd, &old->notes);
 	if (p->uid && fchown(dir_fd, p->uid, p->gid))
 		LOG(WARN, "pins of a former kvpin cannot be given away", F_STR("dir", name));
 	snprintf(old->name, sizeof(old->name), "%s", name);
@@ -182,12 +203,10 @@ static void collect(struct splice_pins *p)
 		fd = dir_lock(p, name);
 		if (fd < 0)
 			continue;
-		if (fresh) {
-			dir_remove(p, name, fd);
-			close(fd);
-		} else {
+		if (fresh)
+			old_drop(p, name, fd);
+		else
 			old_keep(p, name, fd);
-		}
 	}
 	if (dir)
 		closedir(dir);
@@ -204,6 +223,7 @@ unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns)
 		}
 		if (dir_remove(p, old->name, old->dir_fd))
 			LOG(WARN, "directory of pins not removed", F_STR("dir", old->name));
+		tc_keeper_look(&p->keeper);
 		unview_used(old->used_ns);
 		close(old->dir_fd);
 		*old = p->old[--p->nr_old];
@@ -280,6 +300,39 @@ int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, 
 	return 0;
 }
 
+/* ---- what is at tc without links ---- */
+
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd)
+{
+	char path[PATH_BYTES], name[TC_NOTE_BYTES];
+	int err;
+
+	snprintf(path, sizeof(path), "%s/%s", p->parent, p->temp);
+	err = tc_notes_write(path, what, ifindex, prog_fd, name);
+	if (!err && p->uid && fchownat(p->dir_fd, name, p->uid, p->gid, AT_SYMLINK_NOFOLLOW))
+		err = -errno;
+	return err;
+}
+
+bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex)
+{
+	for (unsigned int i = 0; i < p->nr_old; i++)
+		if (device_has(&p->old[i].notes.qdiscs, ifindex))
+			return true;
+	return false;
+}
+
+int splice_pins_keep(struct splice_pins *p)
+{
+	struct tc_notes notes[SPLICE_PINS_OLD_MAX + 1];
+	unsigned int nr = 0;
+
+	notes_of(p, p->name, p->dir_fd, &notes[nr++]);
+	for (unsigned int i = 0; i < p->nr_old; i++)
+		notes[nr++] = p->old[i].notes;
+	return tc_keeper_start(&p->keeper, notes, nr);
+}
+
 void splice_pins_end(struct splice_pins *p)
 {
 	const char *name = p->published ? p->name : p->temp;
@@ -289,6 +342,7 @@ void splice_pins_end(struct splice_pins *p)
 			LOG(WARN, "directory of pins not removed", F_STR("dir", name));
 		close(p->dir_fd);
 	}
+	tc_keeper_stop(&p->keeper);
 	/* Streams that still run are the next kvpin's. */
 	for (unsigned int i = 0; i < p->nr_old; i++) {
 		unview_used(p->old[i].used_ns);

@@ -18,6 +18,7 @@
 #include <sys/types.h>
 
 #include "kern/kern_log.h"
+#include "kern/tc_keeper.h"
 
 #define SPLICE_PINS_OLD_MAX  8
 #define SPLICE_PINS_NAME_MAX 96
@@ -27,6 +28,7 @@ struct splice_pins_old {
 	char name[SPLICE_PINS_NAME_MAX + 32];
 	int dir_fd;		 /* locked */
 	const uint64_t *used_ns; /* in its mapped configuration */
+	struct tc_notes notes;	 /* its filters, where it had no links */
 };
 
 struct splice_pins {
@@ -38,6 +40,7 @@ struct splice_pins {
 	uid_t uid; /* who gets the pins; 0: whoever makes them */
 	gid_t gid;
 	unsigned int nr_old;
+	struct tc_keeper keeper;
 	struct splice_pins_old old[SPLICE_PINS_OLD_MAX];
 };
 
@@ -56,6 +59,20 @@ int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t g
  * @config_fd: the map of configuration; @links: of the attachments */
 int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
 			const struct kern_text *t);
+
+/**
+ * splice_pins_note() - before a filter is made, or when the device got its qdisc from us
+ *
+ * Such notes are of use when splice_pins_keep() follows. Returns 0 or -errno.
+ */
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd);
+
+/** splice_pins_noted_qdisc() - did a dead daemon give the device its qdisc? */
+bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex);
+
+/** splice_pins_keep() - after splice_pins_publish(): see to it that filters, this process's and
+ * those of dead daemons, go with their directories. 0 or -errno. */
+int splice_pins_keep(struct splice_pins *p);
 
 /** splice_pins_tick() - remove what dead daemons left and nobody has used since @before_ns.
  * Returns how many are left. */

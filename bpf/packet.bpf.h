@@ -37,9 +37,19 @@
 #define OPTION_NOPS	0x01010101U
 #define OPTION_NOPS_EOL 0x01010100U
 
+/* What IPv6 puts between the heads of a packet longer than 64 KiB (RFC 2675; BIG TCP, up to Linux
+ * 6.19 or so): nothing but the length. */
+struct jumbo_head {
+	__u8 nexthdr, hdrlen;
+	__u8 type, len;
+	__be32 bytes;
+};
+#define JUMBO_TYPE 0xc2
+
 struct packet {
 	struct kvpin_splice_key key;
 	__u32 l3, l4; /* where the heads begin */
+	__u32 jumbo;  /* bytes of a jumbo head before l4 */
 	__u32 head;   /* bytes of the TCP head */
 	__u32 len;    /* payload */
 	__u32 seq, ack, win;
@@ -157,6 +167,29 @@ __noinline int head_build(struct tcp_head *h, struct rewrite *r)
 	return 0;
 }
 
+/* The rest of packet_read() for a packet with a jumbo head at p->l4. */
+static __noinline int packet_read_jumbo(struct __sk_buff *skb, struct packet *p)
+{
+	struct jumbo_head jumbo;
+	struct tcphdr t;
+	__u32 bytes;
+
+	if (bpf_skb_load_bytes(skb, p->l4, &jumbo, sizeof(jumbo)) || jumbo.hdrlen ||
+	    jumbo.nexthdr != IPPROTO_TCP || jumbo.type != JUMBO_TYPE ||
+	    bpf_skb_load_bytes(skb, p->l4 + sizeof(jumbo), &t, sizeof(t)))
+		return -1;
+	p->jumbo = sizeof(jumbo);
+	p->l4 += sizeof(jumbo);
+	p->key.from_port = t.source;
+	p->key.to_port = t.dest;
+	bytes = t.doff * 4;
+	if (bytes < sizeof(t) || skb->len < p->l4 + bytes)
+		return -1;
+	p->len = skb->len - p->l4 - bytes;
+	p->head = bytes;
+	return 0;
+}
+
 /* Reads the heads. Returns 0, or -1 for what is none of ours. */
 static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 {
@@ -189,10 +222,14 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 		struct ipv6hdr *ip6 = data + ETH_HLEN;
 
 		t = (void *)(ip6 + 1);
-		if ((void *)(t + 1) > end || ip6->nexthdr != IPPROTO_TCP)
+		if ((void *)(t + 1) > end)
 			return -1;
 		__builtin_memcpy(p->key.from, &ip6->saddr, sizeof(p->key.from));
 		__builtin_memcpy(p->key.to, &ip6->daddr, sizeof(p->key.to));
+		if (ip6->nexthdr == IPPROTO_HOPOPTS)
+			return packet_read_jumbo(skb, p);
+		if (ip6->nexthdr != IPPROTO_TCP)
+			return -1;
 		total = bpf_ntohs(ip6->payload_len);
 		/* BIG TCP: the field cannot hold it. */
 		total = total ? total + sizeof(*ip6) : skb->len - ETH_HLEN;
@@ -332,7 +369,8 @@ static __always_inline int packet_write_bare(struct __sk_buff *skb, struct packe
 	__be16 was, is;
 	__u64 sum;
 
-	if (bpf_skb_change_tail(skb, p->l4 + h->bytes, 0))
+	/* The client's next ACK will do. */
+	if (p->jumbo || bpf_skb_change_tail(skb, p->l4 + h->bytes, 0))
 		return -1;
 	if (p->v6) {
 		is = bpf_htons((__u16)h->bytes);

@@ -15,9 +15,10 @@
 #include "packet.bpf.h"
 #include "splice_maps.bpf.h"
 
-/* A chunk takes about ten turns; a packet has 64 KiB at most. */
+/* A chunk takes about ten turns; a packet has 64 KiB at most, or 512 KiB by BIG TCP (GSO_MAX_SIZE).
+ */
 #define WALK_TURNS_MAX 16384
-#define COPY_TURNS_MAX (65536 / KVPIN_SPLICE_COPY_BYTES + 1)
+#define COPY_TURNS_MAX (524288 / KVPIN_SPLICE_COPY_BYTES + 1)
 
 /* The daemon says that it is alive ten times a second. */
 #define DEAD_NS 5000000000ULL
@@ -27,7 +28,7 @@
 #define SPLICE_BYTES(n, most)                                                                      \
 	do {                                                                                       \
 		kvpin_opaque(n);                                                                   \
-		(n) = (((n) - 1) & ((most) - 1)) + 1;                                              \
+		(n) = (((n)-1) & ((most)-1)) + 1;                                                  \
 	} while (0)
 
 enum { FRAMING_DROP, FRAMING_FORWARD };

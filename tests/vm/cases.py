@@ -343,8 +343,8 @@ def ipv6_sockets_do_as_well(rig):
             _, body = ask(client, "/sse/30/1000/150", names[number % 2])
             events(body, 30)
             bulk(client, 300000, number, names[number % 2])
-        if rig.path != "relay":
-            assert six.moved(rig.path) > 0, "all bytes went another way"
+        if rig.path in ("steer", "splice"):
+            moved_something(six, [rig.path])
     finally:
         six.stop()
 

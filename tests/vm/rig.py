@@ -64,7 +64,8 @@ def sockets():
 
 def pins():
     """Everything in bpffs, also empty directories; on a shared machine only what is ours."""
-    return {str(p) for p in BPFFS.rglob("*") if GUEST or PIN.name in str(p)}
+    found = [os.path.join(at, name) for at, dirs, files in os.walk(BPFFS) for name in dirs + files]
+    return {path for path in found if GUEST or PIN.name in path}
 
 
 def attachments():

@@ -55,6 +55,7 @@ struct packet {
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */
 	__u32 v6;
+	__u32 other; /* no TCP, but ICMP perhaps */
 	__u64 now;   /* ns */
 	__u32 entry; /* of the connection that it belongs to */
 	__u32 token; /* an event of the answer begins in it */
@@ -228,8 +229,10 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 		__builtin_memcpy(p->key.to, &ip6->daddr, sizeof(p->key.to));
 		if (ip6->nexthdr == IPPROTO_HOPOPTS)
 			return packet_read_jumbo(skb, p);
-		if (ip6->nexthdr != IPPROTO_TCP)
+		if (ip6->nexthdr != IPPROTO_TCP) {
+			p->other = ip6->nexthdr == IPPROTO_ICMPV6;
 			return -1;
+		}
 		total = bpf_ntohs(ip6->payload_len);
 		/* BIG TCP: the field cannot hold it. */
 		total = total ? total + sizeof(*ip6) : skb->len - ETH_HLEN;
@@ -237,6 +240,8 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 		struct iphdr *ip = data + ETH_HLEN;
 
 		t = (void *)(ip + 1);
+		if ((void *)(t + 1) <= end)
+			p->other = ip->protocol == IPPROTO_ICMP;
 		if ((void *)(t + 1) > end || ip->protocol != IPPROTO_TCP || ip->ihl != 5 ||
 		    (ip->frag_off & bpf_htons(0x3fff)))
 			return -1;

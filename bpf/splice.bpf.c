@@ -14,6 +14,7 @@
  * Several CPUs may be here with packets of one pair. What they decide by is changed by atomic
  * operations only; timestamps are not, and are kept monotone where they go out.
  */
+#include "splice_icmp.bpf.h"
 #include "splice_walk.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -514,7 +515,7 @@ int splice_packet(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	if (packet_read(skb, &p))
-		return TC_ACT_UNSPEC;
+		return p.other ? splice_icmp(skb) : TC_ACT_UNSPEC;
 	ref = bpf_map_lookup_elem(&splice_keys, &p.key);
 	if (!ref)
 		return TC_ACT_UNSPEC;

@@ -193,3 +193,111 @@ def test_packets_larger_than_64_kib(rig, start, splices, large_packets, address,
     assert splice.taken() >= 10, splice.status()
     client.close()
     splice.wait_idle()
+
+
+# ---- routes that change
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_routes_that_change_in_mid_stream(rig, start, splices, where, family):
+    """Every change makes sockets forget the routes that they remember for what they receive; IPv4
+    has none for what comes in from another host in the name of 127.0.0.1."""
+    peer = rig.peer("c")
+    if where == "far":
+        server = rig.peer("s")
+        sims = [server.sim(start, "gpu0", family=family)]
+    else:
+        sims = [start.sim("gpu0", "uvicorn", listen=("127.0.0.1:0", "[::1]:0")[family == 6])]
+    splice = splices(sims, listen=f"{peer.kvpin[family]}:0")
+    client = peer.client(splice.kvpin, family)
+    start.clients.append(client)
+    client.send(request("/sse/400/10000/150", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    begin, last, longest = time.monotonic(), time.monotonic(), 0
+    chunks, changes = client.chunks(), 0
+    for chunk in chunks:
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+        if now - begin > changes + 0.5:
+            changes += 1
+            netrig.ip("route", "add", f"192.0.2.{changes}/32", "dev", peer.device)
+            netrig.ip("-6", "route", "add", f"2001:db8::{changes}/128", "dev", peer.device)
+    print("changes", changes, "longest gap", longest)
+    assert changes >= 3 and longest < 2.5
+    client.close()
+    splice.wait_idle()
+
+
+# ---- a path MTU that shrinks
+
+def behind_router(rig, what, number):
+    """A namespace two hops away: kvpin - router - it. Returns (namespace, the router's, the far
+    device there, its address, kvpin's, by family)."""
+    near = rig.peer(what)
+    router, far = near.name, rig.namespace(f"{what}far")
+    a, b = f"kv{rig.mark}{what}x", f"kv{rig.mark}{what}y"
+    rig.link(router, a, far, b)
+    net, net6 = f"10.25{number}.0", f"fd25:{number}:"
+    netrig.ip("-n", router, "addr", "add", f"{net}.1/24", "dev", a)
+    netrig.ip("-n", router, "addr", "add", f"{net6}:1/64", "dev", a, "nodad")
+    netrig.ip("-n", far, "addr", "add", f"{net}.2/24", "dev", b)
+    netrig.ip("-n", far, "addr", "add", f"{net6}:2/64", "dev", b, "nodad")
+    netrig.ip("-n", far, "route", "add", "default", "via", f"{net}.1")
+    netrig.ip("-n", far, "-6", "route", "add", "default", "via", f"{net6}:1")
+    sysctl(router, ip_forward=1)
+    with netrig.inside(router), open("/proc/sys/net/ipv6/conf/all/forwarding", "w") as f:
+        f.write("1")
+    netrig.ip("route", "add", f"{net}.0/24", "via", near.own[4])
+    netrig.ip("-6", "route", "add", f"{net6}:/64", "via", near.own[6].strip("[]"))
+    return netrig.Peer(far, {4: f"{net}.2", 6: f"[{net6}:2]"}, near.kvpin, near.device), router, a
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("where", ["near", "far"])
+def test_a_path_to_the_client_that_becomes_narrow(rig, start, splices, where, framing, family):
+    """In mid-answer a router begins to say that packets are too big: nothing stalls, and what
+    follows on the connection, with its numbers shifted, does not either."""
+    peer, router, device = behind_router(rig, "c", 1)
+    total = 3_000_000
+
+    def serve(conn):
+        while conn.read():
+            body = pattern(total, 7)
+            conn.send({"length": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total,
+                       "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"}[framing])
+            for at in range(0, total, 30000):
+                time.sleep(0.003)
+                piece = body[at:at + 30000]
+                conn.send(b"%x\r\n%s\r\n" % (len(piece), piece) if framing == "chunked" else piece)
+            if framing == "chunked":
+                conn.send(b"0\r\n\r\n")
+
+    if where == "far":
+        server = rig.peer("s")
+        with netrig.inside(server.name):
+            one = start.raw(serve, "gpu0", host=server.own[family].strip("[]"))
+    else:
+        one = start.raw(serve, "gpu0", host="127.0.0.1" if family == 4 else "::1")
+    splice = splices([one], listen=f"{peer.kvpin[family]}:0")
+    with netrig.inside(peer.name):
+        client = Client((peer.kvpin[family].strip("[]"), splice.kvpin.addr[1]))
+    start.clients.append(client)
+    for turn, mtu in enumerate((None, 1400, 1300)):
+        client.send(request("/", "s"))
+        assert client.head()[0] == 200
+        client.more()
+        begin = time.monotonic()
+        if turn == 1:
+            splice.wait_running()
+        if mtu:
+            netrig.ip("-n", router, "link", "set", device, "mtu", str(mtu))
+        body = b"".join(client.chunks()) if framing == "chunked" else client.exactly(total)
+        took = time.monotonic() - begin
+        same(body, pattern(total, 7))
+        assert took < 5, (took, splice.status())
+        print(mtu, took)
+    print(splice.status())
+    client.close()
+    splice.wait_idle()

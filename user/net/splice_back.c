@@ -65,6 +65,7 @@ static void books_back(struct conn *c, bool early)
 	uint64_t past = ks->end - ks->to;
 
 	kc->peer = 0;
+	splice_watch_route(c, false);
 	splice_copies_free(c);
 	x->bytes_down += past;
 	x->token_ns = ks->token_ns;

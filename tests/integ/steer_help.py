@@ -13,7 +13,7 @@ import struct
 import subprocess
 import threading
 
-from harness import ROOT, VERIFY, Client, checksum, request, wait_until
+from harness import ROOT, VERIFY, checksum, request, wait_until
 from rawserver import reply
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -208,9 +208,9 @@ def warnings():
     return [line for line in out.splitlines() if "WARNING:" in line or "BUG:" in line]
 
 
-def small_client(addr, rcvbuf=8192, timeout=20):
+def small_client(start, kernel, rcvbuf=8192, timeout=20):
     """A client whose receive buffer is small."""
-    return Client(addr, timeout, rcvbuf)
+    return start.client(kernel.kvpin, timeout=timeout, rcvbuf=rcvbuf)
 
 
 def steered_client(start, kernel, *sessions, client=None, path="/json"):

@@ -360,8 +360,7 @@ def test_requests_behind_an_answer_that_is_not_read_are_kept(start, kernel, piec
     size = 7000000
     sims = start.sims(2, "uvicorn")
     steer = kernel(sims, "--workers", "1", "--steer-budget", "8MB")
-    client = small_client(steer.kvpin.addr)
-    start.clients.append(client)
+    client = small_client(start, steer)
     names = {}
     for i in range(2):
         client.send(request("/json", f"s{i}", VERIFY))

@@ -43,9 +43,7 @@ def stream_until(script, conn, got):
 
 
 def slow_or_fast(start, steer, slow):
-    client = small_client(steer.kvpin.addr) if slow else start.client(steer.kvpin)
-    if slow:
-        start.clients.append(client)
+    client = small_client(start, steer) if slow else None
     return steered_client(start, steer, "s", client=client)
 
 

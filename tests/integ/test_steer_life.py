@@ -14,7 +14,7 @@ import harness
 from rawserver import reply
 from steer_help import (CHUNKED, NO_CHECKS, VERIFY, Kernel, Script, answer_of, owners, request,
                         steered_client, wait_until)
-from test_operations import Config, Stream, reload
+from ops_help import Config, Stream, reload
 
 pytestmark = pytest.mark.steer_only
 
@@ -69,6 +69,24 @@ def test_a_steered_stream_may_be_slow_but_not_stand_still(start, kernel):
     assert 0.2 < time.monotonic() - since < 0.9
     client.close()
     steer.wait_idle()
+
+
+def test_resets_between_steered_answers_do_not_take_a_server_down(start, kernel):
+    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", *NO_CHECKS)
+    client = steered_client(start, steer, "s")
+    for _ in range(8):
+        with steer.steers(1):
+            client.send(request("/json", "s"))
+            assert client.answer()[0] == 200
+        other = start.client(steer.kvpin)
+        other.send(request("/reset", "s"))
+        assert other.answer()[0] == 503  # nobody else is there
+    assert "backend down" not in steer.kvpin.output()
+    for _ in range(3):  # with nothing good in between it is down
+        other = start.client(steer.kvpin)
+        other.send(request("/reset", "s"))
+        assert other.answer()[0] == 503
+    assert "backend down" in steer.kvpin.output()
 
 
 # ---- drain, stop, reload

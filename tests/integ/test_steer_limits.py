@@ -84,8 +84,7 @@ def usable_again(steer, client, session, count=20):
 def stall_and_resume(start, kernel, size):
     sims = start.sims(1, "uvicorn")
     steer = kernel(sims, "--workers", "1")
-    client = small_client(steer.kvpin.addr, 65536, 60)
-    start.clients.append(client)
+    client = small_client(start, steer, 65536, 60)
     steered_client(start, steer, "s", client=client)
     before_kib, rss_kib = mem_available_kib(), steer.kvpin.rss_kib()
     client.send(request(f"/bytes/{size}?seed=7&manner=chunked&chunk=64000", "s"))
@@ -130,8 +129,7 @@ def test_a_client_that_stalls_an_endless_event_stream_is_bounded_too(start, kern
             sent.append(n)
 
     steer = kernel([start.raw(script)], "--workers", "1")
-    client = small_client(steer.kvpin.addr, 65536, 60)
-    start.clients.append(client)
+    client = small_client(start, steer, 65536, 60)
     steered_client(start, steer, "s", client=client)
     before_kib, rss_kib = mem_available_kib(), steer.kvpin.rss_kib()
     client.send(request("/endless", "s"))
@@ -149,8 +147,7 @@ def test_the_budget_of_all_clients_bounds_what_many_slow_ones_leave_queued(start
                    "--steer-budget", "256KiB")
     clients = []
     for i in range(12):
-        clients.append(small_client(steer.kvpin.addr))
-        start.clients.append(clients[-1])
+        clients.append(small_client(start, steer))
         clients[i].send(request("/json", f"s{i}"))
         assert clients[i].answer()[0] == 200
     steer.wait_armed(12)
@@ -270,8 +267,7 @@ def test_a_full_ring_loses_no_request(start, kernel):
 def test_requests_behind_an_unread_answer_pass_a_ring_that_is_too_small(start, kernel, ring):
     sims = start.sims(2, "uvicorn")
     steer = kernel(sims, "--workers", "1", "--steer-budget", "8MB", "--steer-ring", ring)
-    client = small_client(steer.kvpin.addr)
-    start.clients.append(client)
+    client = small_client(start, steer)
     names = {}
     for i in range(2):
         client.send(request("/json", f"s{i}", VERIFY))

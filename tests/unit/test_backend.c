@@ -246,6 +246,22 @@ static void resets_take_a_server_down_only_when_they_repeat(void **state)
 	assert_int_equal(b->cause, BACKEND_CAUSE_RESET);
 }
 
+static void answers_that_the_kernel_carried_are_successes_too(void **state)
+{
+	struct backend *b = &t.slot[0];
+
+	want("gpu0", 8000, 1);
+	apply(0);
+	for (uint64_t carried = 0; carried < 9; carried++) {
+		backend_report_carried(b, carried);
+		assert_false(backend_report_failure(&t, b, BACKEND_CAUSE_RESET, 1));
+	}
+	backend_report_carried(b, 8);
+	assert_false(backend_report_failure(&t, b, BACKEND_CAUSE_RESET, 1));
+	backend_report_carried(b, 8);
+	assert_true(backend_report_failure(&t, b, BACKEND_CAUSE_RESET, 1));
+}
+
 static void the_very_first_check_decides_alone(void **state)
 {
 	want("gpu0", 8000, 1);
@@ -495,6 +511,7 @@ int main(void)
 		TEST(too_many_servers_change_nothing),
 		TEST(a_refused_connection_takes_a_server_down_at_once_and_is_told_once),
 		TEST(resets_take_a_server_down_only_when_they_repeat),
+		TEST(answers_that_the_kernel_carried_are_successes_too),
 		TEST(the_very_first_check_decides_alone),
 		TEST(rise_and_fall_count_consecutive_checks),
 		TEST(good_checks_from_before_a_failure_do_not_bring_a_server_back),

@@ -407,7 +407,7 @@ static void every_key_arrives_in_its_field(void **state)
 	      "timeouts: {head: 1s, idle: 2s, body: 3s, connect: 4s, stall: 5s, tunnel: 6s, drain: "
 	      "0}\n"
 	      "limits: {head: 4KiB, fields: 7, hold: 8KB, connections: 9}\n"
-	      "steer: {pin: /sys/fs/bpf/x, budget: 64KiB, budget_all: 1MiB, holds: 10, ring: "
+	      "steer: {pin: /sys/fs/bpf/x//, budget: 64KiB, budget_all: 1MiB, holds: 10, ring: "
 	      "8KiB}\n"
 	      "forwarded_for: true\n"
 	      "metrics: \"127.0.0.1:10\"\n"

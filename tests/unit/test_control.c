@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The control socket: its answers, and the life of its file. The balancer is a fake: a table of
- * servers, a real session table and two workers' counters.
+ * The control socket: its answers, and the life of its file. The balancer is a fake.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,26 +23,22 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "fake_balancer.h"
 #include "ops/control.h"
 #include "ops/key_watch.h"
 
-#define WORKERS	 2
 #define SESSIONS 700
 
-static struct world {
-	struct balancer b;
-	struct config c;
-	struct worker_stats stats[WORKERS];
-	struct metrics_base base;
+/* The socket under test, and what it is given beside the balancer. */
+static struct {
 	struct key_watch watch;
-	pthread_rwlock_t lock;
 	char dir[64];
 	char path[CONTROL_PATH_MAX];
 	struct control *control;
 	int reload_rc;
 	const char *reload_text;
 	atomic_uint reloads;
-} w;
+} own;
 
 uint64_t balancer_now_ms(void)
 {
@@ -55,42 +50,17 @@ uint64_t balancer_now_ns(void)
 	return 1000000000000;
 }
 
-const struct config *balancer_config(const struct balancer *b)
-{
-	return atomic_load(&b->config);
-}
-
-const struct worker_stats *balancer_stats(const struct balancer *b, unsigned int worker)
-{
-	return &w.stats[worker];
-}
-
 struct addr balancer_listen_addr(const struct balancer *b, unsigned int i)
 {
-	struct addr addr;
-	const char *why;
-
-	addr_parse(i ? "[::1]:8081" : "127.0.0.1:8080", &addr, &why);
-	return addr;
+	return addr_of(i ? "[::1]:8081" : "127.0.0.1:8080");
 }
 
 static int fake_reload(void *arg, char *text, unsigned int text_bytes)
 {
-	assert_ptr_equal(arg, &w);
-	atomic_fetch_add(&w.reloads, 1);
-	snprintf(text, text_bytes, "%s", w.reload_text);
-	return w.reload_rc;
-}
-
-static void config_add(const char *name, const char *address)
-{
-	struct backend_config *bc = &w.c.backend[w.c.nr_backends++];
-	const char *why;
-
-	snprintf(bc->name, sizeof(bc->name), "%s", name);
-	assert_int_equal(addr_parse(address, &bc->addr, &why), 0);
-	bc->weight = 1;
-	bc->slots = 4;
+	assert_ptr_equal(arg, &own);
+	atomic_fetch_add(&own.reloads, 1);
+	snprintf(text, text_bytes, "%s", own.reload_text);
+	return own.reload_rc;
 }
 
 static void pin(uint64_t id, uint32_t slot, uint64_t now_ms)
@@ -106,10 +76,10 @@ static int try_start(const char *path, struct control **out, char *why, unsigned
 	const struct control_params params = {
 		.balancer = &w.b,
 		.base = &w.base,
-		.watch = &w.watch,
+		.watch = &own.watch,
 		.lock = &w.lock,
 		.reload = fake_reload,
-		.arg = &w,
+		.arg = &own,
 	};
 	int rc = control_open(out, path, why, why_bytes);
 
@@ -122,36 +92,31 @@ static void start(void)
 {
 	char why[256] = "";
 
-	if (try_start(w.path, &w.control, why, sizeof(why)))
+	if (try_start(own.path, &own.control, why, sizeof(why)))
 		fail_msg("%s", why);
-	assert_non_null(w.control);
+	assert_non_null(own.control);
 }
 
 static void stop(void)
 {
-	control_stop(w.control);
-	w.control = NULL;
+	control_stop(own.control);
+	own.control = NULL;
 }
 
 static int setup(void **state)
 {
-	memset(&w, 0, sizeof(w));
+	memset(&own, 0, sizeof(own));
 	log_setup(LOG_ERROR, LOG_LOGFMT);
-	config_defaults(&w.c);
+	world_init(10000, 10000000);
 	w.c.nr_listen = 2;
-	backend_table_init(&w.b.backends, NULL);
-	w.b.sessions = session_table_new(10000, 10000000, 1);
-	w.b.nr_workers = WORKERS;
 	w.b.started_ms = 1000000 - 61500;
-	w.reload_text = "";
-	atomic_store(&w.b.config, &w.c);
-	pthread_rwlock_init(&w.lock, NULL);
+	own.reload_text = "";
 	config_add("gpu0", "127.0.0.1:9081");
 	config_add("gpu1", "[::1]:9082");
 	assert_int_equal(backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 990000), 0);
-	strcpy(w.dir, "/tmp/kvpin-test-control.XXXXXX");
-	assert_non_null(mkdtemp(w.dir));
-	snprintf(w.path, sizeof(w.path), "%s/run/control.sock", w.dir);
+	strcpy(own.dir, "/tmp/kvpin-test-control.XXXXXX");
+	assert_non_null(mkdtemp(own.dir));
+	snprintf(own.path, sizeof(own.path), "%s/run/control.sock", own.dir);
 	return 0;
 }
 
@@ -159,13 +124,12 @@ static int teardown(void **state)
 {
 	char run[128];
 
-	control_stop(w.control);
-	session_table_free(w.b.sessions);
-	pthread_rwlock_destroy(&w.lock);
-	unlink(w.path);
-	snprintf(run, sizeof(run), "%s/run", w.dir);
+	control_stop(own.control);
+	world_fini();
+	unlink(own.path);
+	snprintf(run, sizeof(run), "%s/run", own.dir);
 	rmdir(run);
-	assert_int_equal(rmdir(w.dir), 0); /* nothing else is left */
+	assert_int_equal(rmdir(own.dir), 0); /* nothing else is left */
 	return 0;
 }
 
@@ -194,7 +158,7 @@ static json_t *ask(const char *method, const char *target, long status)
 
 	snprintf(url, sizeof(url), "http://kvpin%s", target);
 	curl_easy_setopt(easy, CURLOPT_URL, url);
-	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, w.path);
+	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, own.path);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	if (!strcmp(method, "POST"))
@@ -423,7 +387,7 @@ static void bad_requests_get_an_error(void **state)
 	assert_refused("GET", "/%ff", 404);
 	assert_refused("GET", "/v1/reload", 404);
 	assert_refused("POST", "/v1/status", 404);
-	assert_int_equal(atomic_load(&w.reloads), 0);
+	assert_int_equal(atomic_load(&own.reloads), 0);
 }
 
 static void reload_answers_what_the_main_thread_says(void **state)
@@ -431,17 +395,17 @@ static void reload_answers_what_the_main_thread_says(void **state)
 	json_t *body;
 
 	start();
-	w.reload_text = "workers: a change needs a restart";
+	own.reload_text = "workers: a change needs a restart";
 	body = ask("POST", "/v1/reload", 200);
 	assert_true(yes(body, "ok"));
-	assert_string_equal(str(body, "note"), w.reload_text);
+	assert_string_equal(str(body, "note"), own.reload_text);
 	json_decref(body);
-	w.reload_rc = -EINVAL;
-	w.reload_text = "kvpin.yaml:3: unknown key \"listn\xff\"";
+	own.reload_rc = -EINVAL;
+	own.reload_text = "kvpin.yaml:3: unknown key \"listn\xff\"";
 	body = ask("POST", "/v1/reload", 422);
 	assert_string_equal(str(body, "error"), "kvpin.yaml:3: unknown key \"listn?\"");
 	json_decref(body);
-	assert_int_equal(atomic_load(&w.reloads), 2);
+	assert_int_equal(atomic_load(&own.reloads), 2);
 }
 
 static mode_t mode_of(const char *path)
@@ -459,11 +423,11 @@ static void makes_the_directory_and_removes_the_socket(void **state)
 
 	start();
 	umask(before);
-	snprintf(run, sizeof(run), "%s/run", w.dir);
+	snprintf(run, sizeof(run), "%s/run", own.dir);
 	assert_int_equal(mode_of(run), 0755);
-	assert_int_equal(mode_of(w.path), 0660);
+	assert_int_equal(mode_of(own.path), 0660);
 	stop();
-	assert_int_equal(access(w.path, F_OK), -1);
+	assert_int_equal(access(own.path, F_OK), -1);
 }
 
 static int bind_at(const char *path)
@@ -480,8 +444,8 @@ static void a_stale_socket_is_replaced(void **state)
 {
 	start();
 	stop();
-	close(bind_at(w.path));
-	assert_int_equal(access(w.path, F_OK), 0);
+	close(bind_at(own.path));
+	assert_int_equal(access(own.path, F_OK), 0);
 	start();
 	json_decref(ask("GET", "/v1/status", 200));
 }
@@ -492,7 +456,7 @@ static void a_live_socket_is_an_error(void **state)
 	char why[256];
 
 	start();
-	assert_int_equal(try_start(w.path, &second, why, sizeof(why)), -EADDRINUSE);
+	assert_int_equal(try_start(own.path, &second, why, sizeof(why)), -EADDRINUSE);
 	assert_null(second);
 	assert_non_null(strstr(why, "another kvpin is running"));
 	json_decref(ask("GET", "/v1/status", 200)); /* the first is unharmed */
@@ -505,10 +469,10 @@ static void a_file_that_is_no_socket_is_left_alone(void **state)
 
 	start();
 	stop();
-	close(open(w.path, O_CREAT | O_WRONLY, 0600));
-	assert_int_equal(try_start(w.path, &control, why, sizeof(why)), -EEXIST);
+	close(open(own.path, O_CREAT | O_WRONLY, 0600));
+	assert_int_equal(try_start(own.path, &control, why, sizeof(why)), -EEXIST);
 	assert_non_null(strstr(why, "not a socket"));
-	assert_int_equal(access(w.path, F_OK), 0);
+	assert_int_equal(access(own.path, F_OK), 0);
 }
 
 static void a_missing_parent_is_an_error(void **state)
@@ -516,7 +480,7 @@ static void a_missing_parent_is_an_error(void **state)
 	struct control *control;
 	char why[256], path[128];
 
-	snprintf(path, sizeof(path), "%s/no/such/control.sock", w.dir);
+	snprintf(path, sizeof(path), "%s/no/such/control.sock", own.dir);
 	assert_int_equal(try_start(path, &control, why, sizeof(why)), -ENOENT);
 	assert_non_null(strstr(why, path));
 }
@@ -526,10 +490,10 @@ static void stop_leaves_anothers_socket_alone(void **state)
 	int fd;
 
 	start();
-	unlink(w.path);
-	fd = bind_at(w.path);
+	unlink(own.path);
+	fd = bind_at(own.path);
 	stop();
-	assert_int_equal(access(w.path, F_OK), 0);
+	assert_int_equal(access(own.path, F_OK), 0);
 	close(fd);
 }
 
@@ -541,15 +505,15 @@ static void without_permission_it_goes_without(void **state)
 	int status;
 	pid_t pid;
 
-	chmod(w.dir, 0755);
+	chmod(own.dir, 0755);
 	pid = fork();
 	if (!pid) {
 		if (!geteuid() && (setgid(65534) || setuid(65534)))
 			_exit(2);
 		log_setup(LOG_ERROR, LOG_LOGFMT);
-		if (!access(w.dir, W_OK))
+		if (!access(own.dir, W_OK))
 			_exit(3);
-		_exit(try_start(w.path, &control, why, sizeof(why)) || control);
+		_exit(try_start(own.path, &control, why, sizeof(why)) || control);
 	}
 	waitpid(pid, &status, 0);
 	assert_true(WIFEXITED(status));
@@ -571,7 +535,7 @@ static void *start_thread(void *arg)
 	struct starter *s = arg;
 	char why[256];
 
-	s->rc = try_start(w.path, &s->control, why, sizeof(why));
+	s->rc = try_start(own.path, &s->control, why, sizeof(why));
 	return NULL;
 }
 
@@ -582,7 +546,7 @@ static void of_two_that_start_at_once_one_wins(void **state)
 	for (int round = 0; round < 30; round++) {
 		struct starter s[2] = {0};
 
-		close(bind_at(w.path)); /* stale */
+		close(bind_at(own.path)); /* stale */
 		for (int i = 0; i < 2; i++)
 			pthread_create(&s[i].thread, NULL, start_thread, &s[i]);
 		for (int i = 0; i < 2; i++)

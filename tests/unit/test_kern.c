@@ -201,11 +201,11 @@ static void events_reach_their_worker_in_order(void **state)
 	p.fd = kern_ring_poll_fd(&k, 1);
 	assert_int_equal(poll(&p, 1, 0), 0);
 	assert_int_equal(kern_ring_consume(&k, 1, on_event, &got), 0);
-	produce(k.ring_fd[1], &up, sizeof(up));
-	produce(k.ring_fd[1], &lane, sizeof(lane) + 16);
-	produce(k.ring_fd[1], &lying, sizeof(lying) + 16);
-	produce(k.ring_fd[1], &up, 8);
-	produce(k.ring_fd[1], &up, sizeof(up));
+	produce(k.rings.ring[1].fd, &up, sizeof(up));
+	produce(k.rings.ring[1].fd, &lane, sizeof(lane) + 16);
+	produce(k.rings.ring[1].fd, &lying, sizeof(lying) + 16);
+	produce(k.rings.ring[1].fd, &up, 8);
+	produce(k.rings.ring[1].fd, &up, sizeof(up));
 	assert_int_equal(poll(&p, 1, 0), 1);
 	assert_int_equal(kern_ring_consume(&k, 0, on_event, &got), 0);
 	assert_int_equal(got, 0);

@@ -51,7 +51,7 @@ static void ids_collect(struct ids *ids, const struct kern *k, uint32_t rings)
 		close(fd);
 	}
 	for (uint32_t w = 0; w < rings; w++)
-		ids_add_map_fd(ids, k->ring_fd[w]);
+		ids_add_map_fd(ids, k->rings.ring[w].fd);
 	for (size_t i = 0; i < sizeof(prog_names) / sizeof(*prog_names); i++) {
 		uint32_t used[64], bytes = sizeof(struct bpf_prog_info);
 		struct bpf_prog_info info = {.nr_map_ids = 64, .map_ids = (uintptr_t)used};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The exporter: its page against counters set by hand, promtool's opinion of the page, and the
- * HTTP side over loopback. The balancer is a fake: a table of servers and two workers' counters.
+ * HTTP side over loopback. The balancer is a fake.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,18 +18,10 @@
 #include <unistd.h>
 
 #include "core/decide.h"
+#include "fake_balancer.h"
 #include "ops/metrics.h"
 
-#define WORKERS 2
-
-static struct world {
-	struct balancer b;
-	struct config c;
-	struct worker_stats stats[WORKERS];
-	struct metrics_base base;
-	struct metrics_kernel kernel; /* what the programs would have counted */
-	pthread_rwlock_t lock;
-} w;
+static struct metrics_kernel kernel; /* what the programs would have counted */
 
 uint64_t balancer_now_ms(void)
 {
@@ -39,50 +31,16 @@ uint64_t balancer_now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-const struct config *balancer_config(const struct balancer *b)
-{
-	return atomic_load(&b->config);
-}
-
-const struct worker_stats *balancer_stats(const struct balancer *b, unsigned int worker)
-{
-	return &w.stats[worker];
-}
-
-static struct addr addr_of(const char *text)
-{
-	struct addr addr;
-	const char *why;
-
-	assert_int_equal(addr_parse(text, &addr, &why), 0);
-	return addr;
-}
-
-static void config_add(const char *name, const char *address)
-{
-	struct backend_config *bc = &w.c.backend[w.c.nr_backends++];
-
-	snprintf(bc->name, sizeof(bc->name), "%s", name);
-	bc->addr = addr_of(address);
-	bc->weight = 1;
-	bc->slots = 4;
-}
-
 static void apply(void)
 {
-	metrics_base_set(&w.base, &w.b, &w.kernel);
+	metrics_base_set(&w.base, &w.b, &kernel);
 	assert_int_equal(backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 1000), 0);
 }
 
 static int setup(void **state)
 {
-	memset(&w, 0, sizeof(w));
-	config_defaults(&w.c);
-	backend_table_init(&w.b.backends, NULL);
-	w.b.sessions = session_table_new(1000, 60000, 1);
-	w.b.nr_workers = WORKERS;
-	atomic_store(&w.b.config, &w.c);
-	pthread_rwlock_init(&w.lock, NULL);
+	world_init(1000, 60000);
+	memset(&kernel, 0, sizeof(kernel));
 	config_add("gpu0", "127.0.0.1:8081");
 	config_add("gpu1", "127.0.0.1:8082");
 	apply();
@@ -91,8 +49,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	session_table_free(w.b.sessions);
-	pthread_rwlock_destroy(&w.lock);
+	world_fini();
 	return 0;
 }
 
@@ -104,7 +61,7 @@ static char *render(void)
 	size_t bytes;
 	FILE *out = open_memstream(&text, &bytes);
 
-	metrics_sum_of(sum, &w.b, &w.base, &w.kernel);
+	metrics_sum_of(sum, &w.b, &w.base, &kernel);
 	metrics_render(&w.b, sum, out);
 	test_free(sum);
 	assert_int_equal(fclose(out), 0);
@@ -116,7 +73,7 @@ static uint64_t requests(uint32_t slot, enum stat_path path)
 	struct metrics_sum *sum = test_malloc(sizeof(*sum));
 	uint64_t n;
 
-	metrics_sum_of(sum, &w.b, &w.base, &w.kernel);
+	metrics_sum_of(sum, &w.b, &w.base, &kernel);
 	n = metrics_requests(sum, slot, path);
 	test_free(sum);
 	return n;
@@ -221,12 +178,12 @@ static void sums_all_workers(void **state)
 /* gpu0 has slot 0; relayed and steered requests of it are in fill() and here. */
 static void fill_kernel(void)
 {
-	struct kvpin_counters *k = &w.kernel.backend[0];
+	struct kvpin_counters *k = &kernel.backend[0];
 
-	w.kernel.available = true;
-	w.kernel.queued = 4096;
-	w.kernel.refused[KVPIN_REFUSED_NO_PIN] = 20;
-	w.kernel.refused[KVPIN_REFUSED_BUDGET] = 3;
+	kernel.available = true;
+	kernel.queued = 4096;
+	kernel.refused[KVPIN_REFUSED_NO_PIN] = 20;
+	kernel.refused[KVPIN_REFUSED_BUDGET] = 3;
 	k->requests = 500;
 	k->bytes_up = 70000;
 	k->bytes_down = 80000;
@@ -298,7 +255,7 @@ static void paths_say_what_they_did_not_take(void **state)
 	assert_line(page, REFUSED "\"not_established\"} 5");
 	assert_line(page, "kvpin_steer_queued_bytes 4096");
 	free(page);
-	w.kernel.queued = -1; /* in the middle of a give and take */
+	kernel.queued = -1; /* in the middle of a give and take */
 	page = render();
 	assert_line(page, "kvpin_steer_queued_bytes 0");
 	free(page);
@@ -381,7 +338,7 @@ static void a_server_at_a_new_address_has_one_series(void **state)
 static void a_slot_given_away_starts_at_zero(void **state)
 {
 	struct backend_stats *s = &w.stats[0].backend[1];
-	struct kvpin_counters *k = &w.kernel.backend[1];
+	struct kvpin_counters *k = &kernel.backend[1];
 	char *page;
 
 	stat_add(&s->requests[STAT_PATH_RELAY][OUTCOME_OK], 1000);

@@ -75,7 +75,7 @@ static int work_without_caps(void *arg)
 		CHECK(privilege_user(u->user, &p.uid, &p.gid, why, sizeof(why)) == 0);
 	CHECK(open_with(&k, &p) == 0);
 	CHECK(kern_session_put(&k, 7, &(struct kvpin_session){.turns = 1}) == 0);
-	produce(k.ring_fd[0], &up, sizeof(up));
+	produce(k.rings.ring[0].fd, &up, sizeof(up));
 	CHECK(privilege_drop(u->user, why, sizeof(why)) == 0);
 	CHECK(geteuid() == p.uid && getegid() == p.gid);
 	CHECK(!*u->user || setuid(0) < 0);

@@ -50,6 +50,24 @@ def events(body, count):
     assert found == list(range(count)), found
 
 
+def side_by_side(work, count):
+    """work(0) to work(count - 1) in a thread each; all must succeed."""
+    errors = []
+
+    def run(number):
+        try:
+            work(number)
+        except Exception as error:  # pylint: disable=broad-except # given to the main thread
+            errors.append(repr(error))
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
 # ---- the cases
 
 @case
@@ -105,24 +123,14 @@ def streams_are_in_order_and_complete(rig):
 
 @case
 def sessions_stream_side_by_side(rig):
-    errors = []
+    def work(number):
+        client = rig.client()
+        for turn in range(4):
+            _, body = ask(client, "/sse/30/1000/150", f"side-{number}-{turn % 2}")
+            events(body, 30)
+            bulk(client, 30000, number, f"side-{number}-{turn % 2}")
 
-    def worker(number):
-        try:
-            client = rig.client()
-            for turn in range(4):
-                _, body = ask(client, "/sse/30/1000/150", f"side-{number}-{turn % 2}")
-                events(body, 30)
-                bulk(client, 30000, number, f"side-{number}-{turn % 2}")
-        except Exception as error:  # pylint: disable=broad-except # given to the main thread
-            errors.append(repr(error))
-
-    threads = [threading.Thread(target=worker, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
+    side_by_side(work, 6)
 
 
 @case
@@ -245,25 +253,15 @@ def a_connection_goes_back_and_forth_between_plain_and_odd_requests(rig):
 @case
 def large_transfers_both_ways_flip_under_load(rig):
     """Several bulk answers at once run into whatever budget there is and out of it again."""
-    errors = []
+    def work(number):
+        client = rig.client(rcvbuf=65536)
+        for turn in range(3):
+            bulk(client, 800000, number + turn, f"flip-{number}")
+            data = pattern(300000, turn)
+            _, body = ask(client, "/sink", f"flip-{number}", "POST", body=data)
+            assert json.loads(body)["xxh64"] == checksum(data)
 
-    def worker(number):
-        try:
-            client = rig.client(rcvbuf=65536)
-            for turn in range(3):
-                bulk(client, 800000, number + turn, f"flip-{number}")
-                data = pattern(300000, turn)
-                _, body = ask(client, "/sink", f"flip-{number}", "POST", body=data)
-                assert json.loads(body)["xxh64"] == checksum(data)
-        except Exception as error:  # pylint: disable=broad-except # given to the main thread
-            errors.append(repr(error))
-
-    threads = [threading.Thread(target=worker, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
+    side_by_side(work, 4)
 
 
 @case

@@ -79,7 +79,6 @@ static int churn_ask(int fd, const char *target, unsigned int session)
 	return send(fd, text, len, MSG_NOSIGNAL) == len ? 0 : -EIO;
 }
 
-/* Read until @want bytes have come; /json is 300 bytes behind a head of more than 100. */
 static int churn_read(int fd, size_t want)
 {
 	char buf[4096];
@@ -93,6 +92,21 @@ static int churn_read(int fd, size_t want)
 		got += n;
 	}
 	return 0;
+}
+
+/* Read until @want bytes of an answer have come; /json is 300 bytes behind a head of more than 100.
+ * -EREMOTEIO: it is an error, which may be shorter. */
+static int churn_answer(int fd, size_t want)
+{
+	static const char good[] = "HTTP/1.1 200 ";
+	char line[sizeof(good) - 1];
+	ssize_t n = recv(fd, line, sizeof(line), MSG_WAITALL);
+
+	if (n != sizeof(line))
+		return n < 0 ? -errno : -EPIPE;
+	if (memcmp(line, good, sizeof(line)) != 0)
+		return -EREMOTEIO;
+	return churn_read(fd, want - sizeof(line));
 }
 
 static int churn_read_to_end(int fd)
@@ -135,7 +149,7 @@ static int churn_kill(unsigned int session)
 						i % 2 ? "/bytes/2000000" : "/sse/10000/1000/100",
 						session + i);
 			if (!rc)
-				rc = churn_read(fd, 200);
+				rc = churn_answer(fd, 200);
 		}
 		if (rc || write(ready[1], "", 1) != 1)
 			_exit(1);
@@ -166,7 +180,7 @@ static int churn_one(enum way way, unsigned int session)
 	case WAY_SECOND:
 		rc = churn_ask(fd, "/json", session);
 		if (!rc)
-			rc = churn_read(fd, 400);
+			rc = churn_answer(fd, 400);
 		if (!rc && way == WAY_SECOND)
 			rc = churn_ask(fd, "/bytes/20000", session);
 		break;
@@ -185,12 +199,12 @@ static int churn_one(enum way way, unsigned int session)
 	case WAY_RESET_BULK:
 		rc = churn_ask(fd, "/bytes/1000000", session);
 		if (!rc)
-			rc = churn_read(fd, 1000);
+			rc = churn_answer(fd, 1000);
 		break;
 	case WAY_RESET_SSE:
 		rc = churn_ask(fd, "/sse/1000/2000/100", session);
 		if (!rc)
-			rc = churn_read(fd, 200);
+			rc = churn_answer(fd, 200);
 		break;
 	default:
 		break;

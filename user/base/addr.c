@@ -218,3 +218,17 @@ bool addr_is_any(const struct addr *addr)
 		return false;
 	}
 }
+
+const char *addr_bind_hint(int err)
+{
+	switch (err) {
+	case EADDRINUSE:
+		return " (`ss -ltnp` shows by whom; stop that one, or choose another port)";
+	case EADDRNOTAVAIL:
+		return " (no device of this host has that address; `ip address` shows them)";
+	case EACCES:
+		return " (this port is for root and CAP_NET_BIND_SERVICE; choose one from 1024 on)";
+	default:
+		return "";
+	}
+}

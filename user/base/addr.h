@@ -47,6 +47,9 @@ unsigned int addr_port(const struct addr *addr);
 /** addr_is_loopback() - is only this host reachable under it? */
 bool addr_is_loopback(const struct addr *addr);
 
+/** addr_bind_hint() - what to do when nobody can listen there; @err: errno; " (...)" or "" */
+const char *addr_bind_hint(int err);
+
 /** addr_is_any() - is it a wildcard: good to listen on, no server's address? */
 bool addr_is_any(const struct addr *addr);
 

@@ -3,7 +3,6 @@
  * `kvpin doctor`: which data paths this kernel and these privileges allow, found out by running
  * the checks of user/kern/selftest.h. Reads no configuration and asks no daemon.
  */
-#include <errno.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,7 +11,6 @@
 #include "cli/flags.h"
 #include "cli/table.h"
 #include "kern/selftest.h"
-#include "ops/value.h"
 
 #define WHY_BYTES 256
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
@@ -20,10 +18,8 @@
 enum doctor_flag { FLAG_JSON = 256, FLAG_HELP };
 
 static const char *const need_names[] = {
-	[SELFTEST_FOR_ALL] = "all",
-	[SELFTEST_FOR_KERNEL] = "kernel",
-	[SELFTEST_FOR_STEER] = "steer",
-	[SELFTEST_FOR_SPLICE] = "splice",
+	[SELFTEST_FOR_ALL] = "all",	[SELFTEST_FOR_KERNEL] = "kernel",
+	[SELFTEST_FOR_STEER] = "steer", [SELFTEST_FOR_SPLICE] = "splice",
 	[SELFTEST_FOR_INFO] = "info",
 };
 
@@ -35,7 +31,6 @@ static int parse(bool *json, bool *help, int argc, char **argv, char *why, unsig
 		{0},
 	};
 	static const char *const args[NR(flags)];
-	char quoted[VALUE_QUOTE_MAX];
 	int flag;
 
 	*json = false;
@@ -46,11 +41,7 @@ static int parse(bool *json, bool *help, int argc, char **argv, char *why, unsig
 			return flags_refuse(flags, args, argv, why, why_bytes);
 		*(flag == FLAG_JSON ? json : help) = true;
 	}
-	if (optind == argc)
-		return 0;
-	snprintf(why, why_bytes, "%s is not a flag and is not expected here",
-		 value_quote(argv[optind], quoted));
-	return -EINVAL;
+	return flags_end(argc, argv, why, why_bytes);
 }
 
 static json_t *checks_json(const struct selftest *t, unsigned int nr)

@@ -6,7 +6,6 @@
  */
 #include <curl/curl.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,26 +23,14 @@
 #include "ops/session_file.h"
 #include "ops/value.h"
 
-#define WHY_BYTES 1024
-#define KEY_MAX	  512
+#define KEY_MAX 512
 /* A request's head and as much of its body as anybody would paste. */
 #define REQUEST_MAX (16 * 1024 * 1024)
 
-enum explain_flag {
-	FLAG_JSON = 256,
-	FLAG_CONTROL,
-	FLAG_HELP,
-	FLAG_LAST,
-	FLAG_SESSION,
-	FLAG_ID,
-	FLAG_CONFIG,
-	FLAG_REQUEST
-};
+enum explain_flag { FLAG_LAST = ASK_FLAG_OWN, FLAG_SESSION, FLAG_ID, FLAG_CONFIG, FLAG_REQUEST };
 
 static const struct option flags[] = {
-	{"json", no_argument, NULL, FLAG_JSON},
-	{"control", required_argument, NULL, FLAG_CONTROL},
-	{"help", no_argument, NULL, FLAG_HELP},
+	ASK_FLAGS,
 	{"last", required_argument, NULL, FLAG_LAST},
 	{"session", required_argument, NULL, FLAG_SESSION},
 	{"id", required_argument, NULL, FLAG_ID},
@@ -51,124 +38,80 @@ static const struct option flags[] = {
 	{"request", required_argument, NULL, FLAG_REQUEST},
 	{0},
 };
-static const char *const flag_args[] = {NULL, "PATH", NULL, "N", "KEY", "ID", "FILE", "FILE"};
+static const char *const flag_args[] = {ASK_FLAG_ARGS, "N", "KEY", "ID", "FILE", "FILE"};
 
 struct asked {
-	bool json, help;
-	char control[CONTROL_PATH_MAX];
+	struct ask ask;
 	uint64_t last;
 	const char *session, *id, *config, *request;
 };
 
-static int __attribute__((format(printf, 2, 3))) refuse(char *why, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, WHY_BYTES, format, args);
-	va_end(args);
-	return -EINVAL;
-}
-
-static int take_flag(struct asked *a, int flag, char *why)
+static int take_flag(void *own, int flag, char *why)
 {
 	char reason[VALUE_WHY_MAX];
+	struct asked *a = own;
 
 	switch (flag) {
-	case FLAG_JSON:
-		a->json = true;
-		return 0;
-	case FLAG_HELP:
-		a->help = true;
-		return 0;
 	case FLAG_LAST:
 		if (value_count(optarg, 1, EXPLAIN_RING, &a->last, reason, sizeof(reason)))
-			return refuse(why, "--last: %s", reason);
+			return ask_refuse(why, "--last: %s", reason);
 		return 0;
 	case FLAG_SESSION:
 		a->session = optarg;
 		return optarg[0] && strlen(optarg) <= KEY_MAX
 			       ? 0
-			       : refuse(why, "--session: a key has 1 to %d bytes", KEY_MAX);
+			       : ask_refuse(why, "--session: a key has 1 to %d bytes", KEY_MAX);
 	case FLAG_ID:
 		a->id = optarg;
 		return strlen(optarg) <= 16 && optarg[0] &&
 				       !optarg[strspn(optarg, "0123456789abcdefABCDEF")]
 			       ? 0
-			       : refuse(why, "--id: an id has up to 16 hexadecimal digits");
+			       : ask_refuse(why, "--id: an id has up to 16 hexadecimal digits");
 	case FLAG_CONFIG:
 		a->config = optarg;
 		return 0;
-	case FLAG_REQUEST:
-		a->request = optarg;
-		return 0;
 	default:
-		if (!optarg[0] || strlen(optarg) >= sizeof(a->control))
-			return refuse(why, "--control: a socket's path has 1 to %zu bytes",
-				      sizeof(a->control) - 1);
-		strcpy(a->control, optarg);
+		a->request = optarg;
 		return 0;
 	}
 }
 
 static int parse(struct asked *a, int argc, char **argv, char *why)
 {
-	char quoted[VALUE_QUOTE_MAX];
-	int flag;
-
 	*a = (struct asked){0};
-	cli_default_control(a->control);
-	flags_begin();
-	while ((flag = getopt_long(argc, argv, ":", flags, NULL)) >= 0) {
-		if (flag < FLAG_JSON)
-			return flags_refuse(flags, flag_args, argv, why, WHY_BYTES);
-		if (take_flag(a, flag, why))
-			return -EINVAL;
-	}
-	if (optind < argc)
-		return refuse(why, "%s is not a flag and is not expected here",
-			      value_quote(argv[optind], quoted));
+	if (ask_parse(&a->ask, flags, flag_args, take_flag, a, argc, argv, why) ||
+	    flags_end(argc, argv, why, ASK_WHY_BYTES))
+		return -EINVAL;
 	if (!a->config != !a->request)
-		return refuse(why, "--config and --request go together");
+		return ask_refuse(why, "--config and --request go together");
 	if (a->config && (a->last || a->session || a->id))
-		return refuse(why, "--config explains one request; --last, --session and --id ask "
-				   "the running kvpin");
+		return ask_refuse(why,
+				  "--config explains one request; --last, --session and --id ask "
+				  "the running kvpin");
 	if (a->session && a->id)
-		return refuse(why, "--session and --id name the same thing; use one");
+		return ask_refuse(why, "--session and --id name the same thing; use one");
 	return 0;
 }
 
 /* ---- people's form ---- */
 
-static const char *text_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-	return json_number_value(json_object_get(o, key));
-}
-
 static void print_session(const json_t *o)
 {
-	const char *pin = text_of(o, "pin");
+	const char *pin = ask_text(o, "pin");
 
-	if (!text_of(o, "session")[0]) {
+	if (!ask_text(o, "session")[0]) {
 		printf("  key         none\n");
 		return;
 	}
-	printf("  key         %s, session %s\n", text_of(o, "key_source"), text_of(o, "session"));
+	printf("  key         %s, session %s\n", ask_text(o, "key_source"), ask_text(o, "session"));
 	if (!pin[0])
 		printf("  pin         none");
 	else
 		printf("  pin         %s%s, %.0f turns, idle for %.1f s", pin,
 		       json_is_true(json_object_get(o, "pin_cold")) ? " (restarted since: cold)"
 								    : "",
-		       number_of(o, "turns"), number_of(o, "idle_s"));
-	printf(", context about %.0f tokens\n", number_of(o, "context_tokens"));
+		       ask_number(o, "turns"), ask_number(o, "idle_s"));
+	printf(", context about %.0f tokens\n", ask_number(o, "context_tokens"));
 }
 
 static void print_costs(const json_t *o)
@@ -195,22 +138,22 @@ static void print_decision(const json_t *o)
 		{"WAIT MS", "wait_ms", TABLE_NUMBER, NULL},
 		{"COLD MS", "cold_ms", TABLE_NUMBER, NULL},
 	};
-	const char *backend = text_of(o, "backend");
+	const char *backend = ask_text(o, "backend");
 	const json_t *candidates = json_object_get(o, "candidates");
 
-	printf("%.1f s ago: %s%s\n", number_of(o, "age_s"), backend[0] ? "to " : "to nobody",
+	printf("%.1f s ago: %s%s\n", ask_number(o, "age_s"), backend[0] ? "to " : "to nobody",
 	       backend);
 	print_session(o);
-	printf("  reason      %s: %s\n", text_of(o, "reason"), text_of(o, "reason_text"));
+	printf("  reason      %s: %s\n", ask_text(o, "reason"), ask_text(o, "reason_text"));
 	if (json_is_true(json_object_get(o, "steered"))) {
 		printf("  path        the kernel found the pin and a free slot\n");
-	} else if (strcmp(text_of(o, "guard"), "none")) {
-		printf("  guard       %s: %s", text_of(o, "guard"), text_of(o, "guard_text"));
+	} else if (strcmp(ask_text(o, "guard"), "none")) {
+		printf("  guard       %s: %s", ask_text(o, "guard"), ask_text(o, "guard_text"));
 		print_costs(o);
 		printf("\n");
 	}
-	if (number_of(o, "attempt") > 1)
-		printf("  attempt     %.0f\n", number_of(o, "attempt"));
+	if (ask_number(o, "attempt") > 1)
+		printf("  attempt     %.0f\n", ask_number(o, "attempt"));
 	if (json_array_size(candidates))
 		table_print(columns, sizeof(columns) / sizeof(columns[0]), candidates);
 }
@@ -242,7 +185,7 @@ static char *file_read(const char *path, size_t *len, char *why)
 	if (f && text)
 		*len = fread(text, 1, REQUEST_MAX, f);
 	if (!f || !text || ferror(f)) {
-		refuse(why, "%s: cannot be read: %s", path, strerror(errno));
+		ask_refuse(why, "%s: cannot be read: %s", path, strerror(errno));
 		free(text);
 		text = NULL;
 	}
@@ -334,14 +277,15 @@ static int request_read(const struct config *c, const char *path, struct decide_
 	h.limit_bytes = c->limit.head_bytes;
 	h.limit_fields = c->limit.head_fields;
 	if (kvpin_head_parse(&h, &c->names, (const __u8 *)text, (__u32)len) != KVPIN_STEP_DONE) {
-		ret = refuse(why,
-			     "%s: not a whole request head; lines end in CR LF, the last one is "
-			     "empty",
-			     path);
+		ret = ask_refuse(
+			why,
+			"%s: not a whole request head; lines end in CR LF, the last one is "
+			"empty",
+			path);
 		goto out;
 	}
 	if (request_key(c, &h, text, len, in, r)) {
-		ret = refuse(why, "out of memory");
+		ret = ask_refuse(why, "out of memory");
 		goto out;
 	}
 	in->guard.context = h.flags & KVPIN_HEAD_LENGTH ? h.content_length : len - h.pos;
@@ -373,7 +317,7 @@ static json_t *explain_offline(struct balancer *b, const char *path, char *why)
 	json_t *answer = NULL;
 
 	if (!in || !r) {
-		refuse(why, "out of memory");
+		ask_refuse(why, "out of memory");
 		goto out;
 	}
 	in->pin = SESSION_NO_BACKEND;
@@ -406,7 +350,7 @@ static int offline(const struct asked *a)
 	struct balancer *b = calloc(1, sizeof(*b));
 	struct config_error e;
 	struct config *c = b ? options_load(&o, &e) : NULL;
-	char why[WHY_BYTES];
+	char why[ASK_WHY_BYTES];
 	json_t *answer = NULL;
 
 	if (!c) {
@@ -425,8 +369,8 @@ static int offline(const struct asked *a)
 	free(b);
 	if (!answer)
 		fprintf(stderr, "kvpin: %s\n", why);
-	else if (a->json)
-		cli_print_json(answer);
+	else if (a->ask.json)
+		ask_print_json(answer);
 	else
 		print_decisions(answer);
 	json_decref(answer);
@@ -447,25 +391,23 @@ static int online(const struct asked *a)
 		snprintf(target + at, sizeof(target) - at, "&%s=%s", a->session ? "key" : "id",
 			 escaped);
 	curl_free(escaped);
-	return cli_ask(a->control, a->json, "GET", target, print_decisions);
+	return ask_send(&a->ask, "GET", target, print_decisions);
 }
 
 int cmd_explain(const struct cli_command *self, int argc, char **argv)
 {
-	char why[WHY_BYTES];
+	char why[ASK_WHY_BYTES];
 	struct asked a;
 
 	if (parse(&a, argc, argv, why))
 		return cli_usage(self, why);
-	if (!a.help)
+	if (!a.ask.help)
 		return a.config ? offline(&a) : online(&a);
 	cli_synopsis(self);
 	printf("\n  --last N        so many of the latest decisions (10)\n"
 	       "  --session KEY   only those of this session; --id ID: by its id\n"
 	       "  --config FILE   no running kvpin: what that configuration makes of ...\n"
-	       "  --request FILE  ... this request, when nothing is in flight\n"
-	       "  --json          print the answer as JSON\n"
-	       "  --control PATH  the running kvpin's control socket (%s)\n",
-	       a.control);
+	       "  --request FILE  ... this request, when nothing is in flight\n");
+	ask_help_flags(&a.ask);
 	return CLI_OK;
 }

@@ -4,113 +4,84 @@
  * Each takes operands and a few flags, makes one target of them and prints one answer.
  */
 #include <curl/curl.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/ask.h"
 #include "cli/cli.h"
-#include "cli/flags.h"
 #include "cli/table.h"
 #include "ops/value.h"
 
-#define WHY_BYTES    1024
 #define TARGET_BYTES 2048
 /* Three times as long once escaped. */
 #define OPERAND_MAX  512
 #define DRAIN_MAX_MS (24ULL * 3600 * 1000)
 
-enum guard_flag {
-	FLAG_JSON = 256,
-	FLAG_CONTROL,
-	FLAG_HELP,
-	FLAG_DEADLINE,
-	FLAG_IDLE,
-	FLAG_ID,
-	FLAG_ACK
-};
+enum guard_flag { FLAG_DEADLINE = ASK_FLAG_OWN, FLAG_IDLE, FLAG_ID, FLAG_ACK };
 
 static const struct option flags[] = {
-	{"json", no_argument, NULL, FLAG_JSON},
-	{"control", required_argument, NULL, FLAG_CONTROL},
-	{"help", no_argument, NULL, FLAG_HELP},
+	ASK_FLAGS,
 	{"deadline", required_argument, NULL, FLAG_DEADLINE},
 	{"idle", required_argument, NULL, FLAG_IDLE},
 	{"id", no_argument, NULL, FLAG_ID},
 	{"ack", no_argument, NULL, FLAG_ACK},
 	{0},
 };
-static const char *const flag_args[] = {NULL, "PATH", NULL, "DUR", "DUR", NULL, NULL};
+static const char *const flag_args[] = {ASK_FLAG_ARGS, "DUR", "DUR", NULL, NULL};
+
+/* What a command takes beside the flags that all have. */
+struct takes {
+	unsigned int operands;
+	const char *names[2];
+	uint64_t flags; /* BIT() of each */
+};
+
+#define BIT(flag) (1ULL << ((flag)-ASK_FLAG_OWN))
 
 /* What a command line said. */
 struct asked {
-	bool json, help, id, ack;
-	uint64_t given; /* flags, as bits from FLAG_JSON on */
-	char control[CONTROL_PATH_MAX];
+	struct ask ask;
+	const struct takes *takes;
+	bool id, ack;
+	uint64_t given; /* own flags, as bits */
 	uint64_t deadline_ms, idle_ms;
 	const char *operand[2];
 };
 
-/* What a command takes beside --json, --control and --help. */
-struct takes {
-	unsigned int operands;
-	const char *names[2];
-	uint64_t flags;
-};
-
-#define BIT(flag) (1ULL << ((flag)-FLAG_JSON))
-
-static int __attribute__((format(printf, 2, 3))) refuse(char *why, const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(why, WHY_BYTES, format, args);
-	va_end(args);
-	return -EINVAL;
-}
-
-static int take_flag(struct asked *a, int flag, char *why)
+static int take_flag(void *own, int flag, char *why)
 {
 	char reason[VALUE_WHY_MAX];
+	struct asked *a = own;
 
-	a->given |= BIT(flag);
 	switch (flag) {
-	case FLAG_JSON:
-		a->json = true;
-		return 0;
-	case FLAG_HELP:
-		a->help = true;
-		return 0;
 	case FLAG_ID:
 		a->id = true;
-		return 0;
+		break;
 	case FLAG_ACK:
 		a->ack = true;
-		return 0;
+		break;
 	case FLAG_DEADLINE:
 		if (value_duration(optarg, 0, DRAIN_MAX_MS, &a->deadline_ms, reason,
 				   sizeof(reason)))
-			return refuse(why, "--deadline: %s", reason);
-		return 0;
+			return ask_refuse(why, "--deadline: %s", reason);
+		break;
 	case FLAG_IDLE:
 		if (value_duration(optarg, 1, DRAIN_MAX_MS, &a->idle_ms, reason, sizeof(reason)))
-			return refuse(why, "--idle: %s", reason);
-		return 0;
-	default:
-		if (!optarg[0] || strlen(optarg) >= sizeof(a->control))
-			return refuse(why, "--control: a socket's path has 1 to %zu bytes",
-				      sizeof(a->control) - 1);
-		strcpy(a->control, optarg);
-		return 0;
+			return ask_refuse(why, "--idle: %s", reason);
+		break;
 	}
+	a->given |= BIT(flag);
+	if (a->given & ~a->takes->flags)
+		return ask_refuse(why, "--%s is not for this command",
+				  flags[flag - ASK_FLAG_JSON].name);
+	return 0;
 }
 
-static int take_operands(struct asked *a, const struct takes *t, int argc, char **argv, char *why)
+static int take_operands(struct asked *a, int argc, char **argv, char *why)
 {
+	const struct takes *t = a->takes;
 	char quoted[VALUE_QUOTE_MAX];
 	unsigned int nr = (unsigned int)(argc - optind);
 
@@ -118,34 +89,15 @@ static int take_operands(struct asked *a, const struct takes *t, int argc, char 
 		const char *text = argv[optind + i];
 
 		if (i == t->operands)
-			return refuse(why, "%s is not expected here", value_quote(text, quoted));
+			return ask_refuse(why, "%s is not expected here",
+					  value_quote(text, quoted));
 		if (!text[0] || strlen(text) > OPERAND_MAX)
-			return refuse(why, "%s has 1 to %d bytes", t->names[i], OPERAND_MAX);
+			return ask_refuse(why, "%s has 1 to %d bytes", t->names[i], OPERAND_MAX);
 		a->operand[i] = text;
 	}
 	if (nr < t->operands)
-		return refuse(why, "%s is missing", t->names[nr]);
+		return ask_refuse(why, "%s is missing", t->names[nr]);
 	return 0;
-}
-
-static int parse(struct asked *a, const struct takes *t, int argc, char **argv, char *why)
-{
-	uint64_t allowed = BIT(FLAG_JSON) | BIT(FLAG_CONTROL) | BIT(FLAG_HELP) | t->flags;
-	int flag;
-
-	*a = (struct asked){0};
-	cli_default_control(a->control);
-	flags_begin();
-	while ((flag = getopt_long(argc, argv, ":", flags, NULL)) >= 0) {
-		if (flag < FLAG_JSON)
-			return flags_refuse(flags, flag_args, argv, why, WHY_BYTES);
-		if (take_flag(a, flag, why))
-			return -EINVAL;
-		if (a->given & ~allowed)
-			return refuse(why, "--%s is not for this command",
-				      flags[flag - FLAG_JSON].name);
-	}
-	return a->help ? 0 : take_operands(a, t, argc, argv, why);
 }
 
 /* Appends "?name=value" or "&name=value", escaped. */
@@ -171,14 +123,19 @@ static void target_add_ms(char *target, const char *name, uint64_t ms)
 static bool begin(const struct cli_command *self, const struct takes *t, struct asked *a, int argc,
 		  char **argv, int *ret)
 {
-	char why[WHY_BYTES];
+	char why[ASK_WHY_BYTES];
+	int rc;
 
+	*a = (struct asked){.takes = t};
 	*ret = CLI_OK;
-	if (parse(a, t, argc, argv, why)) {
+	rc = ask_parse(&a->ask, flags, flag_args, take_flag, a, argc, argv, why);
+	if (!rc && !a->ask.help)
+		rc = take_operands(a, argc, argv, why);
+	if (rc) {
 		*ret = cli_usage(self, why);
 		return false;
 	}
-	if (!a->help)
+	if (!a->ask.help)
 		return true;
 	cli_synopsis(self);
 	printf("\n");
@@ -189,22 +146,8 @@ static bool begin(const struct cli_command *self, const struct takes *t, struct 
 		printf("  --id            KEY is an id, as `kvpin sessions` shows it\n");
 	if (t->flags & BIT(FLAG_ACK))
 		printf("  --ack           it was acted on: begin at 0 again\n");
-	printf("  --json          print the answer as JSON\n"
-	       "  --control PATH  the running kvpin's control socket (%s)\n",
-	       a->control);
+	ask_help_flags(&a->ask);
 	return false;
-}
-
-static const char *text_of(const json_t *o, const char *key)
-{
-	const char *text = json_string_value(json_object_get(o, key));
-
-	return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-	return json_number_value(json_object_get(o, key));
 }
 
 /* ---- drain ---- */
@@ -214,8 +157,8 @@ static void print_drain(const json_t *o)
 	printf("%s takes no new session. It keeps its %.0f as long as they are not silent for %.0f "
 	       "s, "
 	       "and %.0f s at most.\n",
-	       text_of(o, "backend"), number_of(o, "sessions"), number_of(o, "idle_s"),
-	       number_of(o, "deadline_s"));
+	       ask_text(o, "backend"), ask_number(o, "sessions"), ask_number(o, "idle_s"),
+	       ask_number(o, "deadline_s"));
 }
 
 int cmd_drain(const struct cli_command *self, int argc, char **argv)
@@ -232,14 +175,14 @@ int cmd_drain(const struct cli_command *self, int argc, char **argv)
 		target_add_ms(target, "deadline_ms", a.deadline_ms);
 	if (a.given & BIT(FLAG_IDLE))
 		target_add_ms(target, "idle_ms", a.idle_ms);
-	return cli_ask(a.control, a.json, "POST", target, print_drain);
+	return ask_send(&a.ask, "POST", target, print_drain);
 }
 
 static void print_undrain(const json_t *o)
 {
 	printf(json_is_true(json_object_get(o, "was_draining")) ? "%s is back at work\n"
 								: "%s was not being drained\n",
-	       text_of(o, "backend"));
+	       ask_text(o, "backend"));
 }
 
 int cmd_undrain(const struct cli_command *self, int argc, char **argv)
@@ -252,16 +195,16 @@ int cmd_undrain(const struct cli_command *self, int argc, char **argv)
 	if (!begin(self, &takes, &a, argc, argv, &ret))
 		return ret;
 	target_add(target, "backend", a.operand[0]);
-	return cli_ask(a.control, a.json, "POST", target, print_undrain);
+	return ask_send(&a.ask, "POST", target, print_undrain);
 }
 
 /* ---- pins ---- */
 
 static void print_pin(const json_t *o)
 {
-	const char *was = text_of(o, "was");
+	const char *was = ask_text(o, "was");
 
-	printf("session %s is on %s now%s%s\n", text_of(o, "session"), text_of(o, "backend"),
+	printf("session %s is on %s now%s%s\n", ask_text(o, "session"), ask_text(o, "backend"),
 	       was[0] ? "; it was on " : "", was);
 }
 
@@ -276,17 +219,17 @@ int cmd_pin(const struct cli_command *self, int argc, char **argv)
 		return ret;
 	target_add(target, a.id ? "id" : "key", a.operand[0]);
 	target_add(target, "backend", a.operand[1]);
-	return cli_ask(a.control, a.json, "POST", target, print_pin);
+	return ask_send(&a.ask, "POST", target, print_pin);
 }
 
 static void print_unpin(const json_t *o)
 {
-	const char *was = text_of(o, "was");
+	const char *was = ask_text(o, "was");
 
 	if (was[0])
-		printf("session %s was on %s\n", text_of(o, "session"), was);
+		printf("session %s was on %s\n", ask_text(o, "session"), was);
 	else
-		printf("session %s was on no server\n", text_of(o, "session"));
+		printf("session %s was on no server\n", ask_text(o, "session"));
 }
 
 int cmd_unpin(const struct cli_command *self, int argc, char **argv)
@@ -299,7 +242,7 @@ int cmd_unpin(const struct cli_command *self, int argc, char **argv)
 	if (!begin(self, &takes, &a, argc, argv, &ret))
 		return ret;
 	target_add(target, a.id ? "id" : "key", a.operand[0]);
-	return cli_ask(a.control, a.json, "POST", target, print_unpin);
+	return ask_send(&a.ask, "POST", target, print_unpin);
 }
 
 /* ---- pressure ---- */
@@ -307,9 +250,9 @@ int cmd_unpin(const struct cli_command *self, int argc, char **argv)
 static void print_pressure(const json_t *o)
 {
 	if (json_object_get(o, "acknowledged"))
-		printf("acknowledged %.0f\n", number_of(o, "acknowledged"));
+		printf("acknowledged %.0f\n", ask_number(o, "acknowledged"));
 	printf("%.0f forced moves in the last %.0f s, %.0f since the start\n",
-	       number_of(o, "pressure"), number_of(o, "window_s"), number_of(o, "forced_total"));
+	       ask_number(o, "pressure"), ask_number(o, "window_s"), ask_number(o, "forced_total"));
 }
 
 int cmd_pressure(const struct cli_command *self, int argc, char **argv)
@@ -320,8 +263,8 @@ int cmd_pressure(const struct cli_command *self, int argc, char **argv)
 
 	if (!begin(self, &takes, &a, argc, argv, &ret))
 		return ret;
-	return cli_ask(a.control, a.json, a.ack ? "POST" : "GET",
-		       a.ack ? "/v1/pressure/ack" : "/v1/pressure", print_pressure);
+	return ask_send(&a.ask, a.ack ? "POST" : "GET", a.ack ? "/v1/pressure/ack" : "/v1/pressure",
+			print_pressure);
 }
 
 /* ---- report ---- */
@@ -341,14 +284,14 @@ static void print_report(const json_t *o)
 	printf("Time to first token from the second turn on; %.1f %% of sessions are in the "
 	       "control "
 	       "arm.\n\n",
-	       100 * number_of(o, "share"));
+	       100 * ask_number(o, "share"));
 	table_print(columns, sizeof(columns) / sizeof(columns[0]), json_object_get(o, "arms"));
 	if (json_is_null(json_object_get(gain, "low_ms"))) {
 		printf("\nToo few turns for a comparison: 30 of each arm are wanted.\n");
 		return;
 	}
 	printf("\nAffinity saves %.1f ms a turn (95 %% confidence: %.1f to %.1f ms).\n",
-	       number_of(gain, "ms"), number_of(gain, "low_ms"), number_of(gain, "high_ms"));
+	       ask_number(gain, "ms"), ask_number(gain, "low_ms"), ask_number(gain, "high_ms"));
 }
 
 int cmd_report(const struct cli_command *self, int argc, char **argv)
@@ -359,5 +302,5 @@ int cmd_report(const struct cli_command *self, int argc, char **argv)
 
 	if (!begin(self, &takes, &a, argc, argv, &ret))
 		return ret;
-	return cli_ask(a.control, a.json, "GET", "/v1/report", print_report);
+	return ask_send(&a.ask, "GET", "/v1/report", print_report);
 }

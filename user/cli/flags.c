@@ -49,7 +49,7 @@ int flags_refuse(const struct option *flags, const char *const *args, char **arg
 	text = argv[optind - 1] + 2;
 	snprintf(word, sizeof(word), "%.*s", (int)strcspn(text, "="), text);
 	value_quote(argv[optind - 1], quoted);
-	for (nr = 0; flags[nr].name && nr < FLAG_NAMES_MAX; nr++) {
+	for (nr = 0; nr < FLAG_NAMES_MAX && flags[nr].name; nr++) {
 		names[nr] = flags[nr].name;
 		if (optopt && flags[nr].val == optopt)
 			return refuse_known(&flags[nr], args[nr], why, why_bytes);
@@ -62,5 +62,16 @@ int flags_refuse(const struct option *flags, const char *const *args, char **arg
 		snprintf(why, why_bytes, "%s is unknown; did you mean --%s?", quoted, near);
 	else
 		snprintf(why, why_bytes, "%s is unknown", quoted);
+	return -EINVAL;
+}
+
+int flags_end(int argc, char **argv, char *why, unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	if (optind == argc)
+		return 0;
+	snprintf(why, why_bytes, "%s is not a flag and is not expected here",
+		 value_quote(argv[optind], quoted));
 	return -EINVAL;
 }

@@ -21,4 +21,8 @@ void flags_begin(void);
 int flags_refuse(const struct option *flags, const char *const *args, char **argv, char *why,
 		 unsigned int why_bytes);
 
+/** flags_end() - after the last flag, of a command without operands: 0, or -EINVAL and @why when
+ * there is one */
+int flags_end(int argc, char **argv, char *why, unsigned int why_bytes);
+
 #endif

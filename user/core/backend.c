@@ -311,6 +311,12 @@ void backend_report_success(struct backend *b)
 		b->resets = 0;
 }
 
+void backend_report_carried(struct backend *b, uint64_t answers)
+{
+	if (atomic_exchange(&b->carried, answers) != answers)
+		b->resets = 0;
+}
+
 bool backend_revive(struct backend_table *t, struct backend *b, uint64_t now_ms)
 {
 	if (state_get(b) != BACKEND_DOWN || t->checked)

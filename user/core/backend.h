@@ -52,10 +52,12 @@ struct backend {
 	_Atomic uint32_t weight;
 	_Atomic uint32_t slots;
 	struct kvpin_backend *shared; /* in flight, and a copy of the rest for the kernel */
-	_Atomic uint32_t
-		generation;	   /* of its cache: grows when what it held must be thought lost */
-	_Atomic uint32_t resets;   /* consecutive BACKEND_CAUSE_RESET reports */
-	_Atomic uint64_t retry_ms; /* without active checks: when it may be tried again */
+	/* Of its cache: grows when what it held must be thought lost. Not the epoch of its slot
+	 * (kvpin_abi.h), which grows when that is given to another server. */
+	_Atomic uint32_t generation;
+	_Atomic uint32_t resets;      /* consecutive BACKEND_CAUSE_RESET reports */
+	_Atomic uint64_t carried;     /* what backend_report_carried() was told last */
+	_Atomic uint64_t retry_ms;    /* without active checks: when it may be tried again */
 	_Atomic uint64_t changed_ms;  /* last change of state */
 	_Atomic uint32_t exchange_ms; /* mean duration of its exchanges; 0: not known yet */
 	_Atomic uint64_t rate;	      /* bytes per second of cold prefill; 0: not known yet */
@@ -88,9 +90,9 @@ static inline uint32_t backend_queued(const struct backend *b)
 	return __atomic_load_n(&b->shared->waiting, __ATOMIC_RELAXED);
 }
 
-/** backend_epoch() - the generation of its cache, as pins remember it: another one means that what
- * it held is gone; any thread */
-static inline uint16_t backend_epoch(const struct backend *b)
+/** backend_generation() - of its cache, as pins remember it: another one means that what it held is
+ * gone; any thread */
+static inline uint16_t backend_generation(const struct backend *b)
 {
 	return (uint16_t)atomic_load_explicit(&b->generation, memory_order_relaxed);
 }
@@ -164,6 +166,15 @@ void backend_host_lost(struct backend_table *t, const struct backend *b);
 
 /** backend_report_success() - an answer began: forgets earlier resets */
 void backend_report_success(struct backend *b);
+
+/**
+ * backend_report_carried() - forgets earlier resets if the kernel has carried answers since
+ * @answers: that it carried to their end, ever; any number that grows with them
+ *
+ * The daemon does not see those answers, so nobody calls backend_report_success() for them. Call it
+ * right before a BACKEND_CAUSE_RESET is reported.
+ */
+void backend_report_carried(struct backend *b, uint64_t answers);
 
 /**
  * backend_revive() - an answer began: without active checks that brings a server back

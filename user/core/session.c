@@ -398,7 +398,7 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->entry = i;
 	txn->now_ms = now_ms;
 	txn->again = false;
-	txn->epoch = 0;
+	txn->generation = 0;
 	txn->control = false;
 	txn->context = 0;
 	if (i)
@@ -426,7 +426,7 @@ static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_
 		s->backend = backend;
 		s->moves++;
 	}
-	s->epoch = txn->epoch;
+	s->generation = txn->generation;
 	s->control = txn->control;
 	if (txn->context)
 		s->context = context_of(txn->context);
@@ -455,7 +455,7 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 			.created_ms = txn->now_ms,
 			.backend = backend,
 			.turns = 1,
-			.epoch = txn->epoch,
+			.generation = txn->generation,
 			.control = txn->control,
 			.context = context_of(txn->context),
 		};

@@ -35,8 +35,8 @@ struct session {
 	uint32_t context; /* bytes of its latest request, which repeats the conversation: about what
 			   * the server has cached, four to a token. UINT32_MAX at most */
 	uint32_t prefill_ms; /* of the latest turn: head complete to first token */
-	uint16_t epoch;	     /* of the server when it was dispatched there last: another one now
-			      * means that the cache is gone */
+	uint16_t generation; /* of the server's cache when it was dispatched there last: another one
+			      * now means that what it held is gone */
 	uint8_t cold;	     /* cold turns in a row, the latest included; 255 at most */
 	uint8_t control : 1; /* in the experiment's control arm: the kernel never hears of it */
 	uint8_t turn : 7;    /* enum guard_turn of the latest turn */
@@ -51,8 +51,8 @@ _Static_assert(sizeof(struct session) == 48, "64 bytes for each session with the
  */
 struct session_mirror {
 	void *arg;
-	/* What is there now: turns, last_used_ms, backend, context; the rest of @out is not read. False:
-	 * nothing. */
+	/* What is there now: turns, last_used_ms, backend, context; the rest of @out is not read.
+	 * False: nothing. */
 	bool (*get)(void *arg, uint64_t id, struct session *out);
 	void (*put)(void *arg, const struct session *s); /* new, moved, used or adopted */
 	void (*del)(void *arg, uint64_t id);		 /* expired or evicted */
@@ -111,9 +111,9 @@ struct session_txn {
 	uint32_t entry;
 	uint64_t now_ms;
 	bool again; /* set it before the commit: the same request once more, not another turn */
-	uint16_t epoch; /* set it before the commit: of the server */
-	bool control;	/* set it before the commit */
-	uint64_t context; /* set it before the commit: bytes of the request; 0: not known */
+	uint16_t generation; /* set it before the commit: of the server's cache */
+	bool control;	     /* set it before the commit */
+	uint64_t context;    /* set it before the commit: bytes of the request; 0: not known */
 };
 
 /**
@@ -125,8 +125,7 @@ struct session_txn {
  *
  * Returns true when a live pin was found.
  */
-bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms,
-		   struct session_txn *txn);
+bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct session_txn *txn);
 
 /**
  * session_commit() - bind the session to a server, mark it used, count the turn

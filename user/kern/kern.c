@@ -89,9 +89,9 @@ static int load(struct kern *k, const struct kern_params *p, const struct kern_t
 	int err;
 
 	kern_log_begin();
-	err = kern_rings_create(k, p->workers, p->ring_bytes);
+	err = kern_rings_create(&k->rings, "ring", p->workers, p->ring_bytes);
 	if (!err)
-		err = bpf_map__set_inner_map_fd(priv->skel->maps.rings, k->ring_fd[0]);
+		err = bpf_map__set_inner_map_fd(priv->skel->maps.rings, k->rings.ring[0].fd);
 	if (err)
 		return KERN_SAY(t, err, "steer: cannot make an event ring of %u bytes: %s",
 				p->ring_bytes, strerror(-err));
@@ -106,6 +106,19 @@ static int load(struct kern *k, const struct kern_params *p, const struct kern_t
 	priv->names_fd = bpf_map__fd(priv->skel->maps.names);
 	priv->counters_fd = bpf_map__fd(priv->skel->maps.counters);
 	priv->refusals_fd = bpf_map__fd(priv->skel->maps.refusals);
+	return 0;
+}
+
+static int on_record(void *ctx, void *data, size_t bytes)
+{
+	const struct kvpin_event *e = data;
+	struct kern_ring *r = ctx;
+
+	/* A record that says it is longer than it is would make the reader read past it. */
+	if (bytes < sizeof(*e) || (e->kind == KVPIN_EVENT_LANE && e->len > bytes - sizeof(*e)))
+		return 0;
+	r->events++;
+	r->each.steer(r->arg, e);
 	return 0;
 }
 
@@ -131,7 +144,7 @@ static int fill(struct kern *k, const struct kern_params *p, const struct kern_t
 			return KERN_SAY(t, err, "steer: cannot fill free_holds: %s",
 					strerror(-err));
 	}
-	err = kern_rings_open(k, bpf_map__fd(skel->maps.rings));
+	err = kern_rings_open(&k->rings, bpf_map__fd(skel->maps.rings), on_record);
 	if (err)
 		return KERN_SAY(t, err, "steer: cannot open the event rings: %s", strerror(-err));
 	return 0;
@@ -285,8 +298,20 @@ void kern_close(struct kern *k)
 	unview(k->conns, k->nr_conns, sizeof(*k->conns));
 	unview(k->upstreams, k->nr_upstreams, sizeof(*k->upstreams));
 	unview(k->holds, k->nr_holds, sizeof(*k->holds));
-	kern_rings_close(k);
+	kern_rings_close(&k->rings);
 	steer_bpf__destroy(priv->skel);
 	free(priv);
 	memset(k, 0, sizeof(*k));
+}
+
+int kern_ring_poll_fd(const struct kern *k, uint32_t w)
+{
+	return kern_rings_poll_fd(&k->rings, w);
+}
+
+int kern_ring_consume(struct kern *k, uint32_t w,
+		      void (*each)(void *arg, const struct kvpin_event *e), void *arg)
+{
+	k->rings.ring[w].each.steer = each;
+	return kern_rings_consume(&k->rings.ring[w], arg);
 }

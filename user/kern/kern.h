@@ -15,9 +15,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "kern/rings.h"
 #include "kvpin_abi.h"
-
-#define KERN_WORKERS_MAX 64
 
 struct kern_params {
 	const char *pin_dir; /* e.g. /sys/fs/bpf/kvpin; created 0700 */
@@ -45,7 +44,7 @@ struct kern {
 	struct kvpin_hold *holds;
 	uint32_t nr_conns, nr_upstreams, nr_holds;
 	int sockets_fd, cookies_fd, sessions_fd, free_holds_fd;
-	int ring_fd[KERN_WORKERS_MAX];
+	struct kern_rings rings;
 };
 
 /**
@@ -88,7 +87,6 @@ void kern_hold_put(struct kern *k, uint32_t index);
 
 /** kern_counters() - add one server's counters of all CPUs up; any thread */
 int kern_counters(struct kern *k, uint32_t backend, struct kvpin_counters *out);
-
 
 /** kern_refusals() - how often the programs passed up, by enum kvpin_refusal; any thread
  * @out: KVPIN_REFUSED_NR numbers */

@@ -3,8 +3,7 @@
  * The directory of pins in bpffs, and what a dead daemon left in it.
  *
  * Happy path: kern_pins_begin() makes and locks a sibling directory, kern_pins_publish() fills it
- * and renames it, kern_pins_end() removes it. The lock is a flock() on the directory: it follows
- * the directory through the rename and ends with the process, whatever way that ends.
+ * and renames it, kern_pins_end() removes it. Its lock tells who lives (kern/pins_dir.h).
  * Failures: whatever step failed, kern_pins_end() removes what there is of this process.
  *
  * Who reads the directory finds all pins or none: over a dead daemon's directory the new one is
@@ -14,34 +13,25 @@
 #ifndef KERN_KERN_PINS_H
 #define KERN_KERN_PINS_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
-#define KERN_PIN_NAME_MAX 64
+#include "kern/pins_dir.h"
 
 struct bpf_object;
 
 struct kern_pins {
-	char parent[PATH_MAX];
-	char name[KERN_PIN_NAME_MAX];	   /* of the directory, in parent */
-	char temp[KERN_PIN_NAME_MAX + 32]; /* its name until it is complete */
-	int parent_fd;
-	int dir_fd; /* this process's directory, locked; -1: not made */
-	int old_fd; /* a dead daemon's, locked; -1: none */
-	bool published;
+	struct pins_dir dir;
+	int old_fd;		  /* a dead daemon's, locked; -1: none */
 	bool old_foreign_version; /* its pins may have other names */
-	uid_t uid;		  /* who gets the pins; 0: whoever makes them */
-	gid_t gid;
 	/* Of the dead daemon, for kern_adopt(); -1: none, or of another version. */
 	int old_sessions_fd, old_backends_fd;
 };
 
 #define KERN_PINS_NONE                                                                             \
 	{                                                                                          \
-		.parent_fd = -1, .dir_fd = -1, .old_fd = -1, .old_sessions_fd = -1,                \
-		.old_backends_fd = -1                                                              \
+		.dir = PINS_DIR_NONE, .old_fd = -1, .old_sessions_fd = -1, .old_backends_fd = -1   \
 	}
 
 /**

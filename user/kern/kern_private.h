@@ -7,21 +7,10 @@
 #include "kern/kern_pins.h"
 
 struct steer_bpf;
-struct ring_buffer;
-
-/* libbpf fixes the callback's argument when a ring is opened; who consumes sets these per call. */
-struct kern_ring {
-	struct ring_buffer *rb;
-	void (*each)(void *arg, const struct kvpin_event *e);
-	void *arg;
-	int events;
-};
 
 struct kern_private {
 	struct steer_bpf *skel;
 	struct kern_pins pins;
-	struct kern_ring ring[KERN_WORKERS_MAX];
-	uint32_t nr_rings;
 	int nr_cpus; /* possible ones: per-CPU values come for each */
 	int names_fd, counters_fd, refusals_fd;
 	bool attached;
@@ -35,15 +24,5 @@ struct kern_private {
  * Returns 0 or -errno.
  */
 int kern_percpu_sum(int fd, int nr_cpus, uint32_t key, uint64_t *sum, size_t nr);
-
-/** kern_rings_create() - one ring map a worker; @k->ring_fd and nr_rings are set.
- * Returns 0 or -errno. */
-int kern_rings_create(struct kern *k, uint32_t workers, uint32_t ring_bytes);
-
-/** kern_rings_open() - put them into the array of rings and map them. Returns 0 or -errno. */
-int kern_rings_open(struct kern *k, int rings_fd);
-
-/** kern_rings_close() - whatever there is of them */
-void kern_rings_close(struct kern *k);
 
 #endif

@@ -40,20 +40,12 @@ struct hook {
 	int link_fd; /* tcx; -1: none */
 };
 
-struct splice_ring_reader {
-	struct ring_buffer *rb;
-	int fd;
-	void (*each)(void *arg, const struct kvpin_splice_event *e);
-	void *arg;
-	int events;
-};
-
 struct kern_splice_private {
 	struct splice_bpf *skel;
 	int nr_cpus;
 	int keys_fd, counters_fd, refusals_fd;
-	uint32_t nr_rings, nr_hooks;
-	struct splice_ring_reader ring[KERN_WORKERS_MAX];
+	uint32_t nr_hooks;
+	struct kern_rings rings;
 	struct hook hook[DEVICES_MAX * HOOK_NR];
 	struct splice_pins pins;
 	bool pinning;
@@ -82,62 +74,27 @@ static int check(const struct kern_splice_params *p, const struct kern_text *t)
 static int on_record(void *ctx, void *data, size_t bytes)
 {
 	const struct kvpin_splice_event *e = data;
-	struct splice_ring_reader *r = ctx;
+	struct kern_ring *r = ctx;
 
 	if (bytes < sizeof(*e) || e->len > bytes - sizeof(*e))
 		return 0;
 	r->events++;
-	r->each(r->arg, e);
-	return 0;
-}
-
-static int rings_make(struct kern_splice_private *priv, const struct kern_splice_params *p)
-{
-	char name[24];
-
-	for (uint32_t w = 0; w < p->workers; w++) {
-		snprintf(name, sizeof(name), "splice%u", w);
-		priv->ring[w].fd =
-			bpf_map_create(BPF_MAP_TYPE_RINGBUF, name, 0, 0, p->ring_bytes, NULL);
-		if (priv->ring[w].fd < 0)
-			return priv->ring[w].fd;
-		priv->nr_rings++;
-	}
-	return bpf_map__set_inner_map_fd(priv->skel->maps.splice_rings, priv->ring[0].fd);
-}
-
-static int rings_open(struct kern_splice_private *priv)
-{
-	int fd = bpf_map__fd(priv->skel->maps.splice_rings), err;
-
-	for (uint32_t w = 0; w < priv->nr_rings; w++) {
-		err = bpf_map_update_elem(fd, &w, &priv->ring[w].fd, BPF_ANY);
-		if (err)
-			return err;
-		priv->ring[w].rb =
-			ring_buffer__new(priv->ring[w].fd, on_record, &priv->ring[w], NULL);
-		if (!priv->ring[w].rb)
-			return -errno;
-	}
+	r->each.splice(r->arg, e);
 	return 0;
 }
 
 int kern_splice_poll_fd(const struct kern_splice *k, uint32_t w)
 {
-	return ring_buffer__epoll_fd(k->private->ring[w].rb);
+	return kern_rings_poll_fd(&k->private->rings, w);
 }
 
 int kern_splice_consume(struct kern_splice *k, uint32_t w,
 			void (*each)(void *arg, const struct kvpin_splice_event *e), void *arg)
 {
-	struct splice_ring_reader *r = &k->private->ring[w];
-	int err;
+	struct kern_rings *rings = &k->private->rings;
 
-	r->each = each;
-	r->arg = arg;
-	r->events = 0;
-	err = ring_buffer__consume(r->rb);
-	return err < 0 ? err : r->events;
+	rings->ring[w].each.splice = each;
+	return kern_rings_consume(&rings->ring[w], arg);
 }
 
 /* ---- loading ---- */
@@ -162,7 +119,9 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 	if (!err)
 		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
 	if (!err)
-		err = rings_make(priv, p);
+		err = kern_rings_create(&priv->rings, "splice", p->workers, p->ring_bytes);
+	if (!err)
+		err = bpf_map__set_inner_map_fd(skel->maps.splice_rings, priv->rings.ring[0].fd);
 	if (err)
 		return KERN_SAY(t, err, "splice: cannot size the maps: %s", strerror(-err));
 	memcpy((void *)skel->rodata->ttft_le_ns, p->ttft_le_ns, sizeof(skel->rodata->ttft_le_ns));
@@ -174,7 +133,7 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 	priv->keys_fd = bpf_map__fd(skel->maps.splice_keys);
 	priv->counters_fd = bpf_map__fd(skel->maps.splice_counters);
 	priv->refusals_fd = bpf_map__fd(skel->maps.splice_refusals);
-	err = rings_open(priv);
+	err = kern_rings_open(&priv->rings, bpf_map__fd(skel->maps.splice_rings), on_record);
 	if (err)
 		return KERN_SAY(t, err, "splice: cannot open the event rings: %s", strerror(-err));
 	return 0;
@@ -226,7 +185,8 @@ void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns)
 
 /* ---- attaching ---- */
 
-static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
+static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd,
+			 const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
 	bool egress = hook->direction == HOOK_EGRESS, made = false;
@@ -238,7 +198,7 @@ static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
 	priv->prog_id = info.id;
 	if (!err && priv->pinning)
 		err = splice_pins_note(&priv->pins, egress ? TC_NOTE_EGRESS : TC_NOTE_INGRESS,
-				       hook->ifindex, prog_fd);
+				       hook->ifindex, prog_fd, t);
 	if (!err)
 		err = tc_filter_add(hook->ifindex, egress, prog_fd, priv->prog_id, &made);
 	/* A dead daemon's qdisc is there for its filters; who goes last removes it. */
@@ -247,7 +207,8 @@ static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
 	if (made && !device_has(&priv->qdiscs, hook->ifindex)) {
 		device_add(&priv->qdiscs, hook->ifindex);
 		if (!err && priv->pinning)
-			err = splice_pins_note(&priv->pins, TC_NOTE_QDISC, hook->ifindex, prog_fd);
+			err = splice_pins_note(&priv->pins, TC_NOTE_QDISC, hook->ifindex, prog_fd,
+					       t);
 	}
 	return err;
 }
@@ -263,7 +224,7 @@ static int attach_link(const struct hook *hook, int prog_fd)
 		hook->direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS, NULL);
 }
 
-static int attach_one(struct kern_splice *k, int ifindex, int direction)
+static int attach_one(struct kern_splice *k, int ifindex, int direction, const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
 	int prog_fd = bpf_program__fd(priv->skel->progs.splice_packet), err = 0;
@@ -277,7 +238,7 @@ static int attach_one(struct kern_splice *k, int ifindex, int direction)
 	if (hook->link_fd >= 0)
 		k->tcx = true;
 	else
-		err = attach_filter(k, hook, prog_fd);
+		err = attach_filter(k, hook, prog_fd, t);
 	/* Of one that failed too something may be there. */
 	priv->nr_hooks++;
 	return err;
@@ -291,9 +252,9 @@ static int attach(struct kern_splice *k, const struct kern_splice_params *p,
 
 		/* On lo a packet that leaves comes in at once: one look is enough. */
 		if (ifindex != DEVICE_LOOPBACK)
-			err = attach_one(k, ifindex, HOOK_INGRESS);
+			err = attach_one(k, ifindex, HOOK_INGRESS, t);
 		if (!err)
-			err = attach_one(k, ifindex, HOOK_EGRESS);
+			err = attach_one(k, ifindex, HOOK_EGRESS, t);
 		if (err)
 			return KERN_SAY(t, err, "splice: cannot attach to device %d: %s", ifindex,
 					err == -ENOTUNIQ
@@ -395,10 +356,7 @@ void kern_splice_close(struct kern_splice *k)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
 	if (k->config)
 		munmap(k->config, view_bytes(sizeof(*k->config)));
-	for (uint32_t w = 0; w < priv->nr_rings; w++) {
-		ring_buffer__free(priv->ring[w].rb);
-		close(priv->ring[w].fd);
-	}
+	kern_rings_close(&priv->rings);
 	splice_bpf__destroy(priv->skel);
 	free(priv);
 	memset(k, 0, sizeof(*k));

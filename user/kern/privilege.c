@@ -60,8 +60,7 @@ int privilege_user(const char *user, uid_t *uid, gid_t *gid, char *why, size_t w
 
 	if (!pw)
 		return kern_why(why, why_bytes, -ENOENT,
-				"privileges: there is no user \"%s\" (useradd --system %s)", user,
-				user);
+				"user: there is no user \"%s\" (useradd --system %s)", user, user);
 	*uid = pw->pw_uid;
 	*gid = pw->pw_gid;
 	return 0;

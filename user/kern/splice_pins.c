@@ -1,104 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Pins of the splice path. As with kern_pins.c a flock() on the directory tells a living daemon
- * from a dead one; a directory gets its name when it is complete. bpffs is world-writable: a
- * directory counts only when it belongs to root, to this user, or to who shall get the pins.
+ * Pins of the splice path: this daemon's, and those of dead ones whose streams still run.
  */
 #include "kern/splice_pins.h"
 
 #include <bpf/bpf.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/magic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "kvpin_splice_abi.h"
 
-#define PATH_BYTES (PATH_MAX + 4 * SPLICE_PINS_NAME_MAX)
-
-static int split_path(struct splice_pins *p, const char *dir, const struct kern_text *t)
-{
-	const char *slash = strrchr(dir, '/');
-	struct statfs fs;
-	int err;
-
-	if (*dir != '/' || slash == dir || strlen(slash) >= SPLICE_PINS_NAME_MAX - 32 ||
-	    (size_t)(slash - dir) >= sizeof(p->parent))
-		return KERN_SAY(t, -EINVAL, "pins: \"%s\" must be an absolute path in a bpffs",
-				dir);
-	snprintf(p->parent, sizeof(p->parent), "%.*s", (int)(slash - dir), dir);
-	snprintf(p->name, sizeof(p->name), "%s", slash + 1);
-	snprintf(p->temp, sizeof(p->temp), "%s-new-%d", p->name, getpid());
-	p->parent_fd = open(p->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (p->parent_fd < 0 || fstatfs(p->parent_fd, &fs) || fs.f_type != BPF_FS_MAGIC) {
-		err = p->parent_fd < 0 ? -errno : -ENODEV;
-		return KERN_SAY(t, err, "pins: %s is not in a bpffs (mount -t bpf bpf /sys/fs/bpf)",
-				p->parent);
-	}
-	return 0;
-}
-
-/* Opens and locks. -EWOULDBLOCK: its daemon lives; -EPERM: not to be trusted. */
-static int dir_lock(const struct splice_pins *p, const char *name)
-{
-	int fd = openat(p->parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC),
-	    err = 0;
-	struct stat opened, there;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &opened))
-		err = -errno;
-	else if (opened.st_uid && opened.st_uid != geteuid() && opened.st_uid != p->uid)
-		err = -EPERM;
-	else if (flock(fd, LOCK_EX | LOCK_NB))
-		err = -errno;
-	/* Its owner may have removed or renamed it in between. */
-	else if (fstatat(p->parent_fd, name, &there, AT_SYMLINK_NOFOLLOW) ||
-		 there.st_ino != opened.st_ino)
-		err = -EWOULDBLOCK;
-	if (!err)
-		return fd;
-	close(fd);
-	return err;
-}
-
-static int dir_remove(const struct splice_pins *p, const char *name, int dir_fd)
-{
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct dirent *entry;
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-
-	if (!dir) {
-		if (fd >= 0)
-			close(fd);
-		return -errno;
-	}
-	while ((entry = readdir(dir)))
-		if (entry->d_name[0] != '.')
-			unlinkat(dir_fd, entry->d_name, 0);
-	closedir(dir);
-	return unlinkat(p->parent_fd, name, AT_REMOVEDIR) ? -errno : 0;
-}
-
 /* ---- what dead daemons left ---- */
 
 static const uint64_t *view_used(const struct splice_pins *p, const char *name)
 {
-	char path[PATH_BYTES];
+	char path[PINS_PATH_BYTES];
 	void *mem;
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/%s/config", p->parent, name);
+	snprintf(path, sizeof(path), "%s/%s/config", p->dir.parent, name);
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return NULL;
@@ -119,9 +45,9 @@ static void unview_used(const uint64_t *used_ns)
 static void notes_of(const struct splice_pins *p, const char *name, int dir_fd,
 		     struct tc_notes *notes)
 {
-	char path[PATH_BYTES];
+	char path[PINS_PATH_BYTES];
 
-	snprintf(path, sizeof(path), "%s/%s", p->parent, name);
+	snprintf(path, sizeof(path), "%s/%s", p->dir.parent, name);
 	tc_notes_read(notes, path, dir_fd);
 	notes->dir_fd = dir_fd;
 }
@@ -132,7 +58,7 @@ static void old_drop(struct splice_pins *p, const char *name, int dir_fd)
 	struct tc_notes notes;
 
 	notes_of(p, name, dir_fd, &notes);
-	dir_remove(p, name, dir_fd);
+	pins_dir_remove(&p->dir, name, dir_fd, NULL, NULL);
 	tc_notes_clear(&notes);
 	close(dir_fd);
 }
@@ -147,7 +73,7 @@ static void old_keep(struct splice_pins *p, const char *name, int dir_fd)
 		return;
 	}
 	notes_of(p, name, dir_fd, &old->notes);
-	if (p->uid && fchown(dir_fd, p->uid, p->gid))
+	if (p->dir.uid && fchown(dir_fd, p->dir.uid, p->dir.gid))
 		LOG(WARN, "pins of a former kvpin cannot be given away", F_STR("dir", name));
 	snprintf(old->name, sizeof(old->name), "%s", name);
 	old->dir_fd = dir_fd;
@@ -158,25 +84,27 @@ static void old_keep(struct splice_pins *p, const char *name, int dir_fd)
 /* The directory in place, when its daemon is dead, gets another name. */
 static int put_aside(struct splice_pins *p, const struct kern_text *t)
 {
-	char aside[SPLICE_PINS_NAME_MAX + 32];
-	int fd = dir_lock(p, p->name), err;
+	char aside[PINS_MARKED_MAX];
+	uid_t owner;
+	int fd = pins_dir_lock(&p->dir, p->dir.name, &owner), err;
 
 	if (fd == -ENOENT)
 		return 0;
 	if (fd == -EWOULDBLOCK)
-		return KERN_SAY(t, -EBUSY,
-				"pins: %s/%s belongs to another kvpin that runs (stop it, or give "
-				"this one another steer.pin)",
-				p->parent, p->name);
+		return KERN_SAY(
+			t, -EBUSY,
+			"steer.pin: %s/%s belongs to another kvpin that runs (stop it, or give "
+			"this one another steer.pin)",
+			p->dir.parent, p->dir.name);
 	if (fd < 0)
-		return KERN_SAY(t, fd, "pins: %s/%s: %s (remove it)", p->parent, p->name,
-				strerror(-fd));
-	snprintf(aside, sizeof(aside), "%s-old-%d", p->name, getpid());
-	if (renameat(p->parent_fd, p->name, p->parent_fd, aside)) {
+		return KERN_SAY(t, fd, "steer.pin: %s/%s: %s (remove it)", p->dir.parent,
+				p->dir.name, strerror(-fd));
+	snprintf(aside, sizeof(aside), "%s-old-%d", p->dir.name, getpid());
+	if (renameat(p->dir.parent_fd, p->dir.name, p->dir.parent_fd, aside)) {
 		err = -errno;
 		close(fd);
-		return KERN_SAY(t, err, "pins: cannot rename %s/%s: %s", p->parent, p->name,
-				strerror(-err));
+		return KERN_SAY(t, err, "steer.pin: cannot rename %s/%s: %s", p->dir.parent,
+				p->dir.name, strerror(-err));
 	}
 	old_keep(p, aside, fd);
 	return 0;
@@ -186,21 +114,22 @@ static int put_aside(struct splice_pins *p, const struct kern_text *t)
  */
 static void collect(struct splice_pins *p)
 {
-	size_t len = strlen(p->name);
+	size_t len = strlen(p->dir.name);
 	struct dirent *entry;
-	DIR *dir = opendir(p->parent);
+	DIR *dir = opendir(p->dir.parent);
+	uid_t owner;
 	int fd;
 
 	while (dir && (entry = readdir(dir))) {
 		const char *name = entry->d_name;
 		bool fresh;
 
-		if (strncmp(name, p->name, len))
+		if (strncmp(name, p->dir.name, len))
 			continue;
 		fresh = !strncmp(name + len, "-new-", 5);
 		if (!fresh && strncmp(name + len, "-old-", 5))
 			continue;
-		fd = dir_lock(p, name);
+		fd = pins_dir_lock(&p->dir, name, &owner);
 		if (fd < 0)
 			continue;
 		if (fresh)
@@ -221,7 +150,7 @@ unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns)
 			i++;
 			continue;
 		}
-		if (dir_remove(p, old->name, old->dir_fd))
+		if (pins_dir_remove(&p->dir, old->name, old->dir_fd, NULL, NULL))
 			LOG(WARN, "directory of pins not removed", F_STR("dir", old->name));
 		tc_keeper_look(&p->keeper);
 		unview_used(old->used_ns);
@@ -238,80 +167,46 @@ int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t g
 {
 	int err;
 
-	p->parent_fd = p->dir_fd = -1;
-	p->uid = uid;
-	p->gid = gid;
-	err = split_path(p, dir, t);
+	p->dir = (struct pins_dir)PINS_DIR_NONE;
+	err = pins_dir_open(&p->dir, dir, uid, gid, t);
 	if (err)
 		return err;
 	collect(p);
 	err = put_aside(p, t);
-	if (err)
-		return err;
-	if (mkdirat(p->parent_fd, p->temp, 0700)) {
-		err = -errno;
-		return KERN_SAY(t, err, "pins: cannot make %s/%s: %s", p->parent, p->temp,
-				strerror(-err));
-	}
-	p->dir_fd = dir_lock(p, p->temp);
-	if (p->dir_fd < 0)
-		return KERN_SAY(t, -EBUSY, "pins: cannot lock %s/%s (is another kvpin starting?)",
-				p->parent, p->temp);
-	if (uid && fchown(p->dir_fd, uid, gid)) {
-		err = -errno;
-		return KERN_SAY(t, err, "pins: cannot give %s/%s to uid %u: %s", p->parent, p->temp,
-				uid, strerror(-err));
-	}
-	return 0;
-}
-
-static int pin_one(const struct splice_pins *p, int fd, const char *name, const struct kern_text *t)
-{
-	char path[PATH_BYTES];
-	int err;
-
-	snprintf(path, sizeof(path), "%s/%s/%s", p->parent, p->temp, name);
-	err = bpf_obj_pin(fd, path);
-	if (!err && p->uid && fchownat(p->dir_fd, name, p->uid, p->gid, AT_SYMLINK_NOFOLLOW))
-		err = -errno;
-	if (err)
-		return KERN_SAY(t, err, "pins: cannot pin %s: %s", path, strerror(-err));
-	return 0;
+	return err ? err : pins_dir_make(&p->dir, t);
 }
 
 int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
 			const struct kern_text *t)
 {
 	char name[16];
-	int err = pin_one(p, config_fd, "config", t);
+	int err = pins_dir_pin(&p->dir, config_fd, "config", t);
 
 	for (unsigned int i = 0; i < nr && !err; i++) {
 		snprintf(name, sizeof(name), "link%u", i);
-		err = pin_one(p, links[i], name, t);
+		err = pins_dir_pin(&p->dir, links[i], name, t);
 	}
 	if (err)
 		return err;
-	if (renameat2(p->parent_fd, p->temp, p->parent_fd, p->name, RENAME_NOREPLACE)) {
+	if (renameat2(p->dir.parent_fd, p->dir.temp, p->dir.parent_fd, p->dir.name,
+		      RENAME_NOREPLACE)) {
 		err = errno == EEXIST ? -EBUSY : -errno;
-		return KERN_SAY(t, err, "pins: cannot rename %s/%s to %s: %s", p->parent, p->temp,
-				p->name, strerror(-err));
+		return KERN_SAY(t, err, "steer.pin: cannot rename %s/%s to %s: %s", p->dir.parent,
+				p->dir.temp, p->dir.name, strerror(-err));
 	}
-	p->published = true;
+	p->dir.published = true;
 	return 0;
 }
 
 /* ---- what is at tc without links ---- */
 
-int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd)
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd,
+		     const struct kern_text *t)
 {
-	char path[PATH_BYTES], name[TC_NOTE_BYTES];
-	int err;
+	char name[TC_NOTE_BYTES];
 
-	snprintf(path, sizeof(path), "%s/%s", p->parent, p->temp);
-	err = tc_notes_write(path, what, ifindex, prog_fd, name);
-	if (!err && p->uid && fchownat(p->dir_fd, name, p->uid, p->gid, AT_SYMLINK_NOFOLLOW))
-		err = -errno;
-	return err;
+	tc_note_name(what, ifindex, name);
+	return pins_dir_pin(&p->dir, prog_fd, name, t);
 }
 
 bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex)
@@ -327,7 +222,7 @@ int splice_pins_keep(struct splice_pins *p)
 	struct tc_notes notes[SPLICE_PINS_OLD_MAX + 1];
 	unsigned int nr = 0;
 
-	notes_of(p, p->name, p->dir_fd, &notes[nr++]);
+	notes_of(p, p->dir.name, p->dir.fd, &notes[nr++]);
 	for (unsigned int i = 0; i < p->nr_old; i++)
 		notes[nr++] = p->old[i].notes;
 	return tc_keeper_start(&p->keeper, notes, nr);
@@ -335,21 +230,16 @@ int splice_pins_keep(struct splice_pins *p)
 
 void splice_pins_end(struct splice_pins *p)
 {
-	const char *name = p->published ? p->name : p->temp;
+	const char *name = p->dir.published ? p->dir.name : p->dir.temp;
 
-	if (p->dir_fd >= 0) {
-		if (dir_remove(p, name, p->dir_fd))
-			LOG(WARN, "directory of pins not removed", F_STR("dir", name));
-		close(p->dir_fd);
-	}
+	if (p->dir.fd >= 0 && pins_dir_remove(&p->dir, name, p->dir.fd, NULL, NULL))
+		LOG(WARN, "directory of pins not removed", F_STR("dir", name));
 	tc_keeper_stop(&p->keeper);
 	/* Streams that still run are the next kvpin's. */
 	for (unsigned int i = 0; i < p->nr_old; i++) {
 		unview_used(p->old[i].used_ns);
 		close(p->old[i].dir_fd);
 	}
-	if (p->parent_fd >= 0)
-		close(p->parent_fd);
 	p->nr_old = 0;
-	p->parent_fd = p->dir_fd = -1;
+	pins_dir_close(&p->dir);
 }

@@ -12,33 +12,26 @@
 #ifndef KERN_SPLICE_PINS_H
 #define KERN_SPLICE_PINS_H
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "kern/kern_log.h"
+#include "kern/pins_dir.h"
 #include "kern/tc_keeper.h"
 
-#define SPLICE_PINS_OLD_MAX  8
-#define SPLICE_PINS_NAME_MAX 96
+#define SPLICE_PINS_OLD_MAX 8
 
 /* A dead daemon's. */
 struct splice_pins_old {
-	char name[SPLICE_PINS_NAME_MAX + 32];
+	char name[PINS_MARKED_MAX];
 	int dir_fd;		 /* locked */
 	const uint64_t *used_ns; /* in its mapped configuration */
 	struct tc_notes notes;	 /* its filters, where it had no links */
 };
 
 struct splice_pins {
-	char parent[PATH_MAX];
-	char name[SPLICE_PINS_NAME_MAX];
-	char temp[SPLICE_PINS_NAME_MAX + 32]; /* its name until it is complete */
-	int parent_fd, dir_fd;		      /* -1: none */
-	bool published;
-	uid_t uid; /* who gets the pins; 0: whoever makes them */
-	gid_t gid;
+	struct pins_dir dir;
 	unsigned int nr_old;
 	struct tc_keeper keeper;
 	struct splice_pins_old old[SPLICE_PINS_OLD_MAX];
@@ -63,9 +56,10 @@ int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, 
 /**
  * splice_pins_note() - before a filter is made, or when the device got its qdisc from us
  *
- * Such notes are of use when splice_pins_keep() follows. Returns 0 or -errno.
+ * Such notes are of use when splice_pins_keep() follows. Returns 0 or -errno with a text.
  */
-int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd);
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd,
+		     const struct kern_text *t);
 
 /** splice_pins_noted_qdisc() - did a dead daemon give the device its qdisc? */
 bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex);

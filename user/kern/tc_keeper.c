@@ -26,7 +26,6 @@
 
 #define FIRST_FD    3 /* behind stdin, stdout and stderr */
 #define NOTES_MAX   (SPLICE_PINS_OLD_MAX + 1)
-#define PATH_BYTES  (PATH_MAX + 2 * SPLICE_PINS_NAME_MAX)
 #define KEEPER_NAME "kvpin-tc"
 
 static const char *const kinds[TC_NOTE_NR] = {
@@ -37,20 +36,16 @@ static const char *const kinds[TC_NOTE_NR] = {
 
 /* ---- notes ---- */
 
-int tc_notes_write(const char *dir, enum tc_note what, int ifindex, int prog_fd, char *name)
+void tc_note_name(enum tc_note what, int ifindex, char *name)
 {
-	char path[PATH_BYTES];
-
 	snprintf(name, TC_NOTE_BYTES, "%s-%d", kinds[what], ifindex);
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	return bpf_obj_pin(prog_fd, path);
 }
 
 static uint32_t pinned_id(const char *dir, const char *name)
 {
 	struct bpf_prog_info info = {0};
 	uint32_t bytes = sizeof(info);
-	char path[PATH_BYTES];
+	char path[PINS_PATH_BYTES];
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s", dir, name);

@@ -39,15 +39,8 @@ struct tc_keeper {
 enum tc_note { TC_NOTE_INGRESS, TC_NOTE_EGRESS, TC_NOTE_QDISC, TC_NOTE_NR };
 #define TC_NOTE_BYTES 32
 
-/**
- * tc_notes_write() - write down a filter that is about to be made, or a qdisc
- * @dir: path of the directory
- * @prog_fd: of the program
- * @name: room for TC_NOTE_BYTES; gets the name of the pin
- *
- * Returns 0 or -errno.
- */
-int tc_notes_write(const char *dir, enum tc_note what, int ifindex, int prog_fd, char *name);
+/** tc_note_name() - of the pin that notes a filter or a qdisc; @name: room for TC_NOTE_BYTES */
+void tc_note_name(enum tc_note what, int ifindex, char *name);
 
 /** tc_notes_read() - read a directory (@dir_fd, at path @dir); what cannot be read is left out.
  * The caller sets notes->dir_fd. */

@@ -74,8 +74,8 @@ static int listener_open(const struct addr *addr, char *why, unsigned int why_by
 			return fd;
 	}
 	err = -errno;
-	snprintf(why, why_bytes, "listen: cannot listen on %s: %s", addr_format(addr, text),
-		 strerror(-err));
+	snprintf(why, why_bytes, "listen: cannot listen on %s: %s%s", addr_format(addr, text),
+		 strerror(-err), addr_bind_hint(-err));
 	if (fd >= 0)
 		close(fd);
 	return err;

@@ -3,8 +3,8 @@
  * The life of a client connection: the only place where states change.
  *
  * Happy path: bytes come, a head completes, exchange.c carries the exchange, the next head is
- * looked for. Failures: the client's end and timeouts are seen here; what becomes of an exchange
- * is exchange.c's business.
+ * looked for. Failures: the client's end is seen here; what has lasted too long is conn_clock.c's
+ * to say, and what becomes of an exchange is exchange.c's.
  * Close: conn_close() is the one exit. It may be called anywhere; the memory lives until the loop
  * has closed the handles, so callers only look at c->state afterwards.
  */
@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "net/conn_clock.h"
 #include "net/exchange.h"
 #include "net/relay.h"
 #include "net/upstream.h"
@@ -28,15 +29,6 @@
 
 /* Read from a client at once while a head is awaited. */
 #define HEAD_READ_BYTES (BUF_CLASS_BYTES(0) - BUF_HEADROOM)
-/* After our FIN, how long the client may still send before it is reset (RFC 9112 9.6). */
-#define LINGER_MS 2000
-/* A broken answer: how long the client may acknowledge nothing of what it was sent, and how often
- * that is looked at. */
-#define BREAK_MS      1000
-#define BREAK_POLL_MS 5
-/* An answer of our own that the client does not take. */
-#define REPLY_MS 10000
-
 static const char *const close_names[CONN_CLOSE_NR] = {
 #define X(id, text) text,
 	CONN_CLOSES(X)
@@ -52,56 +44,11 @@ void conn_touch(struct conn *c)
 	c->activity_ms = uv_now(&c->worker->loop);
 }
 
-static uint64_t earlier(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-/* When the current state has lasted too long. */
-static uint64_t conn_due_ms(const struct conn *c)
-{
-	const struct config *config = c->worker->config;
-
-	switch (c->state) {
-	case CONN_HEAD:
-		if (buf_len(&c->in))
-			return c->head_ms + config->timeout.head_ms;
-		return c->activity_ms + config->timeout.idle_ms;
-	case CONN_WAIT:
-		return c->x->waits_ns / 1000000 + config->guard.wait_ms;
-	case CONN_EXCHANGE:
-		if (c->current && c->current->connecting)
-			return c->activity_ms + config->timeout.connect_ms;
-		/* Not x.answered: after a 100 the body is still awaited. */
-		if (!c->x->head_done && relay_request_open(c))
-			return c->activity_ms +
-			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
-		return c->activity_ms + config->timeout.stall_ms;
-	case CONN_STEER:
-		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);
-	case CONN_RECLAIM:
-		return earlier(c->activity_ms + config->timeout.stall_ms,
-			       uv_now(&c->worker->loop) + c->steer.poll_ms);
-	case CONN_SPLICE:
-		return splice_due_ms(c);
-	case CONN_TUNNEL:
-		return c->activity_ms + config->timeout.tunnel_ms;
-	case CONN_REPLY:
-		return c->activity_ms + REPLY_MS;
-	case CONN_LINGER:
-		return c->head_ms + LINGER_MS;
-	case CONN_BREAK:
-		return earlier(c->activity_ms + BREAK_MS, uv_now(&c->worker->loop) + BREAK_POLL_MS);
-	default:
-		return UINT64_MAX;
-	}
-}
-
 static void on_timer(uv_timer_t *timer);
 
 void conn_rearm(struct conn *c)
 {
-	uint64_t due = conn_due_ms(c), now = uv_now(&c->worker->loop);
+	uint64_t due = conn_clock_due_ms(c), now = uv_now(&c->worker->loop);
 
 	/* Firing too early is harmless (on_timer() looks again) and spares an update per byte. */
 	if (c->state == CONN_CLOSED || c->armed_ms <= due)
@@ -356,8 +303,7 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		 * that is the end; else recv() and send() find out. */
 		c->sock.events = 0;
 		events = UV_READABLE | UV_WRITABLE;
-		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL ||
-		    c->state == CONN_WAIT) {
+		if (c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL || c->state == CONN_WAIT) {
 			exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 			return;
 		}
@@ -455,81 +401,14 @@ void conn_on_steered(struct conn *c)
 
 /* ---- timeouts ---- */
 
-/* The kernel moves bytes without telling: has really nothing moved? */
-static void steer_timeout(struct conn *c)
-{
-	const struct config *config = c->worker->config;
-	uint64_t active_ms = steer_active_ms(c);
-	bool runs = steer_running(c);
-
-	if (active_ms > c->activity_ms)
-		c->activity_ms = active_ms;
-	if (uv_now(&c->worker->loop) <
-	    c->activity_ms + (runs ? config->timeout.stall_ms : config->timeout.idle_ms))
-		return;
-	/* Without an exchange that is the end; else CONN_EXCHANGE knows what to do. */
-	if (!runs)
-		c->close_after = true;
-	steer_reclaim(c);
-}
-
-static void conn_timeout(struct conn *c)
-{
-	switch (c->state) {
-	case CONN_HEAD:
-		if (!buf_len(&c->in)) {
-			conn_close(c, CONN_CLOSE_IDLE);
-			break;
-		}
-		exchange_head_timeout(c);
-		break;
-	case CONN_WAIT:
-		exchange_wait_over(c);
-		break;
-	case CONN_EXCHANGE:
-		exchange_timeout(c);
-		break;
-	case CONN_STEER:
-		steer_timeout(c);
-		break;
-	case CONN_SPLICE:
-		splice_timeout(c);
-		break;
-	case CONN_RECLAIM:
-		if (uv_now(&c->worker->loop) <
-		    c->activity_ms + c->worker->config->timeout.stall_ms) {
-			if (steer_reclaim_poll(c))
-				conn_on_steered(c);
-			break;
-		}
-		steer_settle(c);
-		exchange_settle(c, OUTCOME_TIMEOUT);
-		c->reset_client = true;
-		conn_close(c, CONN_CLOSE_TIMEOUT);
-		break;
-	case CONN_BREAK:
-		if (uv_now(&c->worker->loop) < c->activity_ms + BREAK_MS)
-			break;
-		conn_close(c, c->close_reason);
-		break;
-	case CONN_LINGER:
-		conn_close(c, c->close_reason);
-		break;
-	default:
-		exchange_settle(c, OUTCOME_TIMEOUT);
-		c->reset_client = true;
-		conn_close(c, CONN_CLOSE_TIMEOUT);
-	}
-}
-
 static void on_timer(uv_timer_t *timer)
 {
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
 	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
-	    uv_now(&c->worker->loop) >= conn_due_ms(c))
-		conn_timeout(c);
+	    uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
+		conn_clock_expire(c);
 	conn_run(c);
 	conn_rearm(c);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * One client connection and the exchange that it carries. conn.c and exchange.c are the
+ * One client connection and the exchange that it carries. conn.c, exchange.c and attempt.c are the
  * orchestrators; the modules that they call (dispatch, upstream, relay, reply) report, and never
  * change the state.
  *

@@ -103,7 +103,8 @@ static void input_session(struct conn *c, const struct session_txn *txn, uint64_
 		x->later_turn = true;
 		x->context = s->context;
 	}
-	in->guard.cold = s->epoch != backend_epoch(&c->worker->balancer->backends.slot[s->backend]);
+	in->guard.cold = s->generation !=
+			 backend_generation(&c->worker->balancer->backends.slot[s->backend]);
 	in->guard.idle_ms = now_ms > s->last_used_ms ? (uint32_t)(now_ms - s->last_used_ms) : 0;
 }
 
@@ -211,7 +212,7 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 	if (!x->bound || moved)
 		x->first_here = moved || in->pin == SESSION_NO_BACKEND || in->guard.cold;
 	txn->again = x->bound;
-	txn->epoch = backend_epoch(b);
+	txn->generation = backend_generation(b);
 	txn->control = x->control;
 	txn->context = request_bytes(x);
 	x->bound = true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * One request and its answer: dispatch, another attempt, an answer of our own, the break, the end.
+ * One request and its answer: the beginning, an answer of our own, the break, the end. Its way to
+ * a server is attempt.c's.
  *
  * Happy path: exchange_start() has a complete head, a server is chosen, the request goes out, the
  * answer comes back, exchange_done() settles.
@@ -16,8 +17,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/log.h"
 #include "net/account.h"
+#include "net/attempt.h"
 #include "net/dispatch.h"
 #include "net/head_edit.h"
 #include "net/keys.h"
@@ -27,13 +28,8 @@
 #include "net/upstream.h"
 #include "net/worker.h"
 
-/* Servers tried for one request before the client is told. */
-#define ATTEMPTS_MAX 3
 /* Of pipelined requests, bytes taken in while an earlier answer is under way. */
 #define READ_AHEAD_BYTES (16 * 1024)
-
-static void exchange_trouble(struct conn *c, enum relay_end end);
-static void pass_eof(struct conn *c);
 
 /* ---- the end of an exchange ---- */
 
@@ -92,8 +88,8 @@ static void exchange_done(struct conn *c)
 
 /* ---- answers of our own ---- */
 
-static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned int status,
-			   const char *message, const char *code, uint32_t retry_after_s)
+void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned int status,
+		    const char *message, const char *code, uint32_t retry_after_s)
 {
 	struct exchange *x = c->x;
 
@@ -111,121 +107,7 @@ static void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned i
 	conn_set_state(c, CONN_REPLY);
 }
 
-static uint32_t retry_after_s(const struct config *config)
-{
-	uint32_t ms = config->health.interval_ms * config->health.rise;
-
-	return ms > 1000 ? (ms + 999) / 1000 : 1;
-}
-
-/* ---- dispatch ---- */
-
-static void exchange_send(struct conn *c)
-{
-	enum relay_end end = relay_send_request(c);
-
-	if (end == RELAY_CONNECT_FAILED)
-		exchange_trouble(c, end);
-	else
-		pass_eof(c);
-}
-
-/* All of the request goes out from its beginning, and nothing of another connection counts. */
-static void request_rewind(struct exchange *x)
-{
-	x->sent = 0;
-	x->discard = false;
-	x->server_reset = false;
-	x->close_upstream = false;
-}
-
-static void server_failed(struct conn *c, enum backend_cause cause, int err)
-{
-	struct balancer *b = c->worker->balancer;
-	struct backend *backend = c->x->backend;
-
-	if (backend_report_failure(&b->backends, backend, cause, balancer_now_ms()))
-		LOG(WARN, "backend down", F_STR("backend", backend->name),
-		    F_STR("cause", backend_cause_names[cause]), F_STR("error", strerror(err)));
-	if (err == EHOSTUNREACH || err == EHOSTDOWN)
-		backend_host_lost(&b->backends, backend);
-	c->x->excluded |= 1ULL << backend->id;
-}
-
-/* A server has a free slot again about when one of its exchanges ends. */
-static uint32_t retry_busy_s(const struct conn *c)
-{
-	const struct balancer *b = c->worker->balancer;
-	uint32_t ms = b->backends.slot[c->worker->record.decision.backend].exchange_ms;
-
-	return ms > 1000 ? (ms + 999) / 1000 : 1;
-}
-
-/* Returns whether the exchange has a server; if not, it waits, or the client is told why. */
-static bool exchange_choose(struct conn *c)
-{
-	struct exchange *x = c->x;
-
-	switch (dispatch_choose(c)) {
-	case DISPATCH_GO:
-		return true;
-	case DISPATCH_WAIT:
-		if (c->state != CONN_WAIT)
-			conn_set_state(c, CONN_WAIT);
-		return false;
-	case DISPATCH_FULL:
-		exchange_reply(c, OUTCOME_QUEUE_FULL, 503,
-			       "All slots of the model server are busy, and its queue is full.",
-			       "queue_full", retry_busy_s(c));
-		return false;
-	case DISPATCH_LATE:
-		exchange_reply(c, OUTCOME_QUEUE_TIMEOUT, 504,
-			       "All slots of the model server stayed busy for too long.",
-			       "queue_timeout", retry_busy_s(c));
-		return false;
-	case DISPATCH_NOBODY:
-		break;
-	}
-	exchange_reply(c, x->excluded ? OUTCOME_UNREACHABLE : OUTCOME_NO_SERVER, 503,
-		       "No model server is available.", "no_server",
-		       retry_after_s(c->worker->config));
-	return false;
-}
-
-/* Choose a server, where none is chosen yet, and send what is there; again and again while servers
- * cannot be reached. */
-static void exchange_dispatch(struct conn *c)
-{
-	struct exchange *x = c->x;
-	const struct config *config = c->worker->config;
-	bool fresh;
-	int err;
-
-	/* A request that cannot be held whole must not go over a connection that the server may
-	 * be closing right now: it could not be sent again. */
-	fresh = x->request_body.state != KVPIN_BS_DONE &&
-		(x->request_body.state != KVPIN_BS_COUNTED ||
-		 x->request_body.left + x->ready > config->limit.hold_bytes);
-	for (;;) {
-		if (x->attempts >= ATTEMPTS_MAX && !x->backend) {
-			exchange_reply(c, OUTCOME_UNREACHABLE, 502,
-				       "The model server could not be reached.",
-				       "server_unreachable", 0);
-			return;
-		}
-		if (!x->backend && !exchange_choose(c))
-			return;
-		x->held = true;
-		request_rewind(x);
-		conn_set_state(c, CONN_EXCHANGE);
-		err = upstream_get(c, x->backend, fresh);
-		if (!err)
-			break;
-		server_failed(c, BACKEND_CAUSE_REFUSED, -err);
-		dispatch_release(c);
-	}
-	exchange_send(c);
-}
+/* ---- a slot ---- */
 
 void exchange_slot(struct conn *c)
 {
@@ -234,51 +116,12 @@ void exchange_slot(struct conn *c)
 	if (!wait_taken(c))
 		return;
 	dispatch_sent(c, slot);
-	exchange_dispatch(c);
+	attempt_dispatch(c);
 }
 
 void exchange_review(struct conn *c)
 {
-	exchange_dispatch(c);
-}
-
-/* The server that this exchange was on is gone and nothing of an answer came. */
-static void exchange_again(struct conn *c, enum backend_cause cause, int err)
-{
-	struct exchange *x = c->x;
-	bool reused = c->current && c->current->used;
-
-	upstream_drop(c, false);
-	if (c->eof_passed) {
-		/* The server saw the client's FIN and closed: that is its answer. */
-		account_exchange(c, OUTCOME_CLIENT_ABORT);
-		conn_close(c, CONN_CLOSE_CLIENT_GONE);
-		return;
-	}
-	if (cause == BACKEND_CAUSE_RESET && reused && x->held) {
-		/* An idle connection that the server had closed: the same server again. */
-		stat_add(&c->worker->stats->backend[x->backend->id].resends, 1);
-		request_rewind(x);
-		err = -upstream_get(c, x->backend, true);
-		if (!err) {
-			conn_touch(c);
-			conn_rearm(c);
-			exchange_send(c);
-			return;
-		}
-		cause = BACKEND_CAUSE_REFUSED;
-	}
-	server_failed(c, cause, err);
-	if (!x->held) {
-		exchange_reply(c, OUTCOME_UNREACHABLE, 502,
-			       "The model server closed the connection before it answered.",
-			       "server_lost", 0);
-		return;
-	}
-	if (cause == BACKEND_CAUSE_RESET)
-		stat_add(&c->worker->stats->backend[x->backend->id].resends, 1);
-	dispatch_release(c);
-	exchange_dispatch(c);
+	attempt_dispatch(c);
 }
 
 /* ---- trouble ---- */
@@ -336,10 +179,10 @@ static void exchange_trouble(struct conn *c, enum relay_end end)
 				       http_error_names[x->request.error], 0);
 		break;
 	case RELAY_CONNECT_FAILED:
-		exchange_again(c, BACKEND_CAUSE_REFUSED, errno);
+		attempt_again(c, BACKEND_CAUSE_REFUSED, errno);
 		break;
 	case RELAY_SERVER_LOST:
-		exchange_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
+		attempt_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
 		break;
 	case RELAY_TRUNCATED:
 		/* A server that stops when it is told of the client's FIN breaks nothing. */
@@ -414,7 +257,7 @@ static void exchange_await(struct conn *c)
 {
 	if (keys_body(c) || !relay_request_open(c)) {
 		keys_settle(c);
-		exchange_dispatch(c);
+		attempt_dispatch(c);
 	}
 }
 
@@ -478,38 +321,10 @@ void exchange_start(struct conn *c)
 		return;
 	}
 	keys_settle(c);
-	exchange_dispatch(c);
+	attempt_dispatch(c);
 }
 
 /* ---- events ---- */
-
-/* A tunnel ends when both sides have. */
-static void tunnel_end(struct conn *c)
-{
-	if (c->x->answer_body.state != KVPIN_BS_DONE || !c->eof_passed)
-		return;
-	exchange_settle(c, OUTCOME_OK);
-	/* A RST would destroy what the server has not yet read. */
-	upstream_drop(c, false);
-	conn_close(c, CONN_CLOSE_DONE);
-}
-
-/* The client's FIN came while its answer is under way: a half-close or the prelude of an abort.
- * The server is told exactly that, and decides. Requests still in the buffer come first. */
-static void pass_eof(struct conn *c)
-{
-	struct exchange *x = c->x;
-	/* A tunnel's server that takes nothing any more is owed nothing. */
-	bool owed = x->sent < x->ready && !(x->discard && c->state == CONN_TUNNEL);
-
-	if (c->eof_passed || !c->client_eof || owed || buf_len(&c->in) > x->ready || !c->current ||
-	    c->current->connecting || (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
-		return;
-	c->eof_passed = true;
-	shutdown(c->current->sock.fd, SHUT_WR);
-	if (c->state == CONN_TUNNEL)
-		tunnel_end(c);
-}
 
 /* While an answer is under way: pipelined requests, or the client's end. */
 static void read_ahead(struct conn *c)
@@ -543,11 +358,11 @@ void exchange_client_readable(struct conn *c)
 		if (c->x->wait && (end == RELAY_WAIT || end == RELAY_DONE))
 			exchange_await(c);
 		else if (end == RELAY_WAIT || end == RELAY_DONE)
-			exchange_send(c);
+			attempt_send(c);
 		else
 			exchange_trouble(c, end);
 	}
-	pass_eof(c);
+	attempt_pass_eof(c);
 }
 
 void exchange_answer(struct conn *c)
@@ -569,14 +384,14 @@ void exchange_answer(struct conn *c)
 		x->request_body.state = KVPIN_BS_TUNNEL;
 		conn_set_state(c, CONN_TUNNEL);
 		if (relay_walk_request(c) == RELAY_WAIT)
-			exchange_send(c);
+			attempt_send(c);
 		if (c->state != CONN_TUNNEL)
 			return;
 	}
 	if (end == RELAY_DONE && c->state == CONN_TUNNEL) {
 		/* The server's FIN: pass it on; the client may still speak. */
 		shutdown(c->sock.fd, SHUT_WR);
-		tunnel_end(c);
+		attempt_end_tunnel(c);
 	} else if (end == RELAY_DONE) {
 		exchange_done(c);
 	} else if (end == RELAY_WAIT && c->state == CONN_EXCHANGE) {
@@ -589,17 +404,17 @@ void exchange_answer(struct conn *c)
 
 void exchange_server_writable(struct conn *c)
 {
-	exchange_send(c);
+	attempt_send(c);
 }
 
 void exchange_connect_failed(struct conn *c, int err)
 {
-	exchange_again(c, BACKEND_CAUSE_REFUSED, err);
+	attempt_again(c, BACKEND_CAUSE_REFUSED, err);
 }
 
 void exchange_server_lost(struct conn *c)
 {
-	exchange_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
+	attempt_again(c, BACKEND_CAUSE_RESET, ECONNRESET);
 }
 
 void exchange_head_timeout(struct conn *c)
@@ -612,13 +427,13 @@ void exchange_head_timeout(struct conn *c)
 void exchange_wait_over(struct conn *c)
 {
 	c->x->waited = true;
-	exchange_dispatch(c);
+	attempt_dispatch(c);
 }
 
 void exchange_timeout(struct conn *c)
 {
 	if (c->current && c->current->connecting)
-		exchange_again(c, BACKEND_CAUSE_REFUSED, ETIMEDOUT);
+		attempt_again(c, BACKEND_CAUSE_REFUSED, ETIMEDOUT);
 	else if (answer_begun(c->x))
 		exchange_break(c, OUTCOME_TIMEOUT);
 	else if (relay_request_open(c))

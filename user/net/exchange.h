@@ -63,6 +63,14 @@ void exchange_head_timeout(struct conn *c);
 /** exchange_settle() - count the outcome (once) and leave the server */
 void exchange_settle(struct conn *c, enum stat_outcome outcome);
 
+/**
+ * exchange_reply() - answer it here instead of a server: settle, drop the server's connection, wait
+ * for no slot any more, send
+ * @status, @message, @code, @retry_after_s: as reply_error() takes them
+ */
+void exchange_reply(struct conn *c, enum stat_outcome outcome, unsigned int status,
+		    const char *message, const char *code, uint32_t retry_after_s);
+
 /** exchange_abort() - the client left: settle and close */
 void exchange_abort(struct conn *c, enum conn_close reason);
 

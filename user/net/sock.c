@@ -2,6 +2,7 @@
 /* Sockets in the event loop. */
 #include "net/sock.h"
 
+#include <errno.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -29,6 +30,22 @@ void sock_want(struct sock *s, int events)
 		uv_poll_start(&s->poll, events, s->on_event);
 	else
 		uv_poll_stop(&s->poll);
+}
+
+int sock_watch(struct sock *s, uv_loop_t *loop, int fd, void *owner, uv_poll_cb on_event)
+{
+	int err;
+
+	fd = dup(fd);
+	if (fd < 0)
+		return -errno;
+	err = sock_open(s, loop, fd, owner, on_event);
+	if (err) {
+		close(fd);
+		return err;
+	}
+	sock_want(s, UV_READABLE);
+	return 0;
 }
 
 bool sock_unread(int fd)

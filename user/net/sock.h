@@ -26,6 +26,10 @@ struct sock {
  */
 int sock_open(struct sock *s, uv_loop_t *loop, int fd, void *owner, uv_poll_cb on_event);
 
+/** sock_watch() - report what comes in at @fd, which stays the caller's: a duplicate is taken into
+ * the loop. Returns 0 or -errno. */
+int sock_watch(struct sock *s, uv_loop_t *loop, int fd, void *owner, uv_poll_cb on_event);
+
 /** sock_want() - which events are to be reported; 0 for none */
 void sock_want(struct sock *s, int events);
 

@@ -7,7 +7,6 @@
  * a full ring loses records; the program counts that, and a scan of all connections finds what they
  * were about. Close: entries still lingering are given up with the program itself.
  */
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -127,20 +126,14 @@ void splice_leave(struct worker *w, struct splice_sock *s, bool reset)
 int splice_worker_init(struct worker *w, struct splice *s)
 {
 	struct splice_worker *sw = &w->splice;
-	int fd, err;
+	int err;
 
 	list_init(&sw->lingering);
 	if (!s)
 		return 0;
-	fd = dup(kern_splice_poll_fd(&s->kern, w->index));
-	if (fd < 0)
-		return -errno;
-	err = sock_open(&sw->ring, &w->loop, fd, w, on_ring);
-	if (err) {
-		close(fd);
+	err = sock_watch(&sw->ring, &w->loop, kern_splice_poll_fd(&s->kern, w->index), w, on_ring);
+	if (err)
 		return err;
-	}
-	sock_want(&sw->ring, UV_READABLE);
 	uv_timer_init(&w->loop, &sw->scan);
 	sw->scan.data = w;
 	uv_timer_start(&sw->scan, on_scan, SCAN_MS, SCAN_MS);

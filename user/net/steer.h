@@ -23,6 +23,7 @@
 #include "kern/kern.h"
 #include "net/sock.h"
 
+struct backend;
 struct balancer;
 struct config;
 struct conn;
@@ -92,6 +93,10 @@ void steer_close(struct steer *s);
 
 /** steer_kern() - for what only reads: exporter, control */
 struct kern *steer_kern(struct steer *s);
+
+/** steer_carried() - answers of that server which the programs have carried to their end, ever; 0
+ * without them. A system call. */
+uint64_t steer_carried(const struct worker *w, const struct backend *backend);
 
 /** steer_mirror() - the kernel's map of pins as the session table's mirror */
 struct session_mirror steer_mirror(struct steer *s);

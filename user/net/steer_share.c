@@ -114,6 +114,15 @@ struct kern *steer_kern(struct steer *s)
 	return &s->kern;
 }
 
+uint64_t steer_carried(const struct worker *w, const struct backend *backend)
+{
+	struct kvpin_counters sum;
+
+	if (!w->steer.steer || kern_counters(worker_kern(w), backend->id, &sum))
+		return 0;
+	return sum.requests;
+}
+
 /* ---- pins ---- */
 
 #define NS_PER_MS 1000000ULL
@@ -200,7 +209,7 @@ static void pin_collect(void *arg, uint64_t id, const struct kvpin_session *k, c
 		.turns = k->turns,
 		.moves = k->moves,
 		.context = k->context,
-		.epoch = backend_epoch(b),
+		.generation = backend_generation(b),
 	};
 }
 

@@ -318,21 +318,15 @@ void steer_sock_close(struct conn *c, struct steer_sock *s, struct sock *sock, b
 int steer_worker_init(struct worker *w, struct steer *s)
 {
 	struct steer_worker *sw = &w->steer;
-	int fd, err;
+	int err;
 
 	list_init(&sw->todo);
 	list_init(&sw->grave);
 	if (!s)
 		return 0;
-	fd = dup(kern_ring_poll_fd(&s->kern, w->index));
-	if (fd < 0)
-		return -errno;
-	err = sock_open(&sw->ring, &w->loop, fd, w, on_ring);
-	if (err) {
-		close(fd);
+	err = sock_watch(&sw->ring, &w->loop, kern_ring_poll_fd(&s->kern, w->index), w, on_ring);
+	if (err)
 		return err;
-	}
-	sock_want(&sw->ring, UV_READABLE);
 	uv_timer_init(&w->loop, &sw->soon);
 	uv_timer_init(&w->loop, &sw->scan);
 	uv_timer_init(&w->loop, &sw->grave_timer);

@@ -1,41 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The control socket: what the balancer shows. Commands that change something are in
- * control_guard.c, but for reload, which is handed to the main thread.
+ * The control socket's server: takes requests, finds who answers them, and gives the answers their
+ * form. What is shown is control_show.c's, commands about decisions are control_guard.c's; a reload
+ * is handed to the main thread.
  */
 #include "ops/control.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <microhttpd.h>
-#include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "net/splice.h"
 #include "ops/control_private.h"
 #include "ops/control_socket.h"
-#include "ops/key_watch.h"
 
 /* People and scripts of one host. */
 #define CONTROL_CONNECTIONS_MAX 64
 #define CONTROL_TIMEOUT_S	15
-#define CONTROL_BATCH		256
 
 /* 12 digits: milliseconds of some decades, without the noise of binary fractions. */
 #define CONTROL_JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(12))
 
 struct control {
-	struct control_params p;
+	struct control_view view;
 	char path[CONTROL_PATH_MAX];
 	struct control_file file;
 	int fd; /* -1 once it is the daemon's */
 	struct MHD_Daemon *daemon;
-	unsigned int nr_listen; /* as started: listeners change only by a restart */
-	struct addr listen[LISTEN_MAX];
 };
 
 /* Takes @body over; NULL is out of memory. */
@@ -94,13 +88,6 @@ void control_put_real(json_t *object, const char *key, double n)
 	json_object_set_new(object, key, json_real(n));
 }
 
-static void put_seconds(json_t *object, const char *key, uint64_t then_ms, uint64_t now_ms)
-{
-	uint64_t ms = now_ms > then_ms ? now_ms - then_ms : 0;
-
-	json_object_set_new(object, key, json_real((double)ms / 1000));
-}
-
 enum MHD_Result control_reply_error(struct MHD_Connection *conn, unsigned int status,
 				    const char *text)
 {
@@ -110,320 +97,12 @@ enum MHD_Result control_reply_error(struct MHD_Connection *conn, unsigned int st
 	return control_reply(conn, status, body);
 }
 
-static enum MHD_Result reply_uncounted(struct MHD_Connection *conn, int err)
-{
-	char why[CONTROL_TEXT_MAX];
-
-	snprintf(why, sizeof(why), "the counters cannot be read: %s", strerror(-err));
-	return control_reply_error(conn, MHD_HTTP_INTERNAL_SERVER_ERROR, why);
-}
-
-static void put_requests(json_t *object, const uint64_t *requests)
-{
-	char key[32];
-
-	for (int path = 0; path < STAT_PATH_NR; path++) {
-		snprintf(key, sizeof(key), "requests_%s", stat_path_names[path]);
-		control_put_int(object, key, requests[path]);
-	}
-}
-
-/* Why a kernel path passed up or was not taken: the most frequent reasons first, and none that
- * never was. */
-static json_t *refused_json(const _Atomic uint64_t *count, const char *const *name, int nr)
-{
-	json_t *o = json_object();
-	uint64_t n[64];
-
-	for (int r = 0; r < nr; r++)
-		n[r] = stat_get(&count[r]);
-	for (;;) {
-		int most = 0;
-
-		for (int r = 1; r < nr; r++)
-			if (n[r] > n[most])
-				most = r;
-		if (!n[most])
-			return o;
-		control_put_int(o, name[most], n[most]);
-		n[most] = 0;
-	}
-}
-_Static_assert(KVPIN_REFUSED_NR <= 64 && KVPIN_SPLICE_REFUSED_NR <= 64, "refused_json()'s room");
-
-/* Devices that the splice path's program is attached to. */
-static json_t *devices_json(const struct balancer *b)
-{
-	json_t *list = json_array();
-	char name[IF_NAMESIZE];
-
-	for (unsigned int i = 0; b->splice && i < splice_kern(b->splice)->devices.nr; i++) {
-		int ifindex = splice_kern(b->splice)->devices.ifindex[i];
-
-		json_array_append_new(list,
-				      json_string(if_indextoname(ifindex, name) ? name : "gone"));
-	}
-	return list;
-}
-
-/* Numbers by name; those that are 0 are left out. */
-static json_t *counts_json(const char *const *names, unsigned int nr, const _Atomic uint64_t *n)
-{
-	json_t *o = json_object();
-
-	for (unsigned int i = 0; i < nr; i++)
-		if (stat_get(&n[i]))
-			control_put_int(o, names[i], stat_get(&n[i]));
-	return o;
-}
-
-static enum MHD_Result reply_status(struct control *c, struct MHD_Connection *conn)
-{
-	const struct balancer *b = c->p.balancer;
-	uint64_t requests[STAT_PATH_NR] = {0};
-	json_t *body, *listen;
-	struct metrics_sum *sum;
-	char text[ADDR_TEXT_MAX];
-	enum path_mode path;
-	int err;
-
-	pthread_rwlock_rdlock(c->p.lock);
-	path = balancer_config(b)->path;
-	err = metrics_sum_new(&sum, b, c->p.base);
-	pthread_rwlock_unlock(c->p.lock);
-	if (err)
-		return reply_uncounted(conn, err);
-	for (uint32_t slot = 0; slot <= STAT_NO_BACKEND; slot++)
-		for (int p = 0; p < STAT_PATH_NR; p++)
-			requests[p] += metrics_requests(sum, slot, p);
-	body = json_object();
-	listen = json_array();
-	for (unsigned int i = 0; i < c->nr_listen; i++)
-		json_array_append_new(listen, json_string(addr_format(&c->listen[i], text)));
-	control_put_str(body, "version", KVPIN_VERSION);
-	control_put_int(body, "pid", getpid());
-	put_seconds(body, "uptime_s", b->started_ms, balancer_now_ms());
-	control_put_bool(body, "draining", atomic_load(&b->draining));
-	control_put_str(body, "path", path_mode_names[path]);
-	control_put_str(body, "path_in_use",
-			sum->steer && sum->splice
-				? "steer, splice"
-				: stat_path_names[sum->splice  ? STAT_PATH_SPLICE
-						  : sum->steer ? STAT_PATH_STEER
-							       : STAT_PATH_RELAY]);
-	control_put_int(body, "workers", b->nr_workers);
-	json_object_set_new(body, "listen", listen);
-	control_put_int(body, "connections", atomic_load(&b->connections));
-	control_put_int(body, "sessions", session_total(b->sessions));
-	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
-	json_object_set_new(body, "keyless",
-			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
-	control_put_str(body, "advice", key_watch_text(c->p.watch));
-	put_requests(body, requests);
-	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
-	control_put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
-	json_object_set_new(body, "path_refused",
-			    refused_json(sum->all.refused, stat_refusal_names, KVPIN_REFUSED_NR));
-	control_put_int(body, "splice_taken", stat_get(&sum->all.spliced));
-	control_put_int(body, "splice_back", stat_get(&sum->all.splice_back));
-	json_object_set_new(body, "splice_refused",
-			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
-					 KVPIN_SPLICE_REFUSED_NR));
-	json_object_set_new(body, "splice_devices", devices_json(b));
-	control_put_int(body, "steer_queued_bytes", sum->steer_queued);
-	control_put_int(body, "config_reloads", atomic_load(&b->reloads));
-	free(sum);
-	return control_reply(conn, MHD_HTTP_OK, body);
-}
-
-static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t slot)
-{
-	const struct backend_stats *s = &sum->all.backend[slot];
-	uint64_t requests[STAT_PATH_NR], all = 0, up = 0, down = 0;
-
-	for (int path = 0; path < STAT_PATH_NR; path++) {
-		requests[path] = metrics_requests(sum, slot, path);
-		all += requests[path];
-		up += stat_get(&s->bytes_up[path]);
-		down += stat_get(&s->bytes_down[path]);
-	}
-	control_put_int(object, "requests", all);
-	put_requests(object, requests);
-	control_put_int(object, "requests_kernel", all - requests[STAT_PATH_RELAY]);
-	control_put_int(object, "bytes_up", up);
-	control_put_int(object, "bytes_down", down);
-}
-
-static const char *backend_state_text(const struct backend *s)
-{
-	uint32_t state = atomic_load(&s->state);
-
-	if (state != BACKEND_UP || !atomic_load(&s->drain_ms))
-		return backend_state_names[state];
-	return atomic_load(&s->drain_over) ? "drained" : "draining";
-}
-
-static json_t *backend_json(const struct control *c, const struct metrics_sum *sum, uint32_t slot)
-{
-	const struct backend *s = &c->p.balancer->backends.slot[slot];
-	uint32_t state = atomic_load(&s->state);
-	uint32_t cause = state == BACKEND_DOWN ? atomic_load(&s->cause) : BACKEND_CAUSE_NONE;
-	json_t *o = json_object();
-	char text[ADDR_TEXT_MAX];
-
-	control_put_str(o, "name", s->name);
-	control_put_str(o, "address", addr_format(&s->addr, text));
-	control_put_str(o, "state", backend_state_text(s));
-	control_put_str(o, "cause", backend_cause_names[cause]);
-	control_put_int(o, "weight", atomic_load(&s->weight));
-	control_put_int(o, "slots", atomic_load(&s->slots));
-	control_put_bool(o, "slots_auto", atomic_load(&s->slots_auto));
-	control_put_int(o, "inflight", backend_inflight(s));
-	control_put_int(o, "waiting", backend_queued(s));
-	control_put_int(o, "exchange_ms", atomic_load(&s->exchange_ms));
-	control_put_int(o, "prefill_tokens_per_s", atomic_load(&s->rate) / GUARD_TOKEN_BYTES);
-	control_put_int(o, "sessions", session_count(c->p.balancer->sessions, slot));
-	put_counts(o, sum, slot);
-	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
-	return o;
-}
-
-static enum MHD_Result reply_backends(struct control *c, struct MHD_Connection *conn)
-{
-	const struct balancer *b = c->p.balancer;
-	struct metrics_sum *sum;
-	json_t *body, *list;
-	int err;
-
-	pthread_rwlock_rdlock(c->p.lock);
-	err = metrics_sum_new(&sum, b, c->p.base);
-	if (err) {
-		pthread_rwlock_unlock(c->p.lock);
-		return reply_uncounted(conn, err);
-	}
-	list = json_array();
-	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++)
-		if (atomic_load(&b->backends.slot[slot].state) != BACKEND_FREE)
-			json_array_append_new(list, backend_json(c, sum, slot));
-	pthread_rwlock_unlock(c->p.lock);
-	free(sum);
-	body = json_object();
-	json_object_set_new(body, "backends", list);
-	return control_reply(conn, MHD_HTTP_OK, body);
-}
-
-static json_t *session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
-{
-	json_t *o = json_object();
-	char id[17];
-
-	snprintf(id, sizeof(id), "%016" PRIx64, s->id);
-	control_put_str(o, "session", id);
-	control_put_str(o, "backend", b->backends.slot[s->backend].name);
-	control_put_int(o, "turns", s->turns);
-	control_put_int(o, "moves", s->moves);
-	control_put_int(o, "context_tokens", s->context / GUARD_TOKEN_BYTES);
-	control_put_str(o, "last_turn", s->prefill_ms ? guard_turn_names[s->turn] : "");
-	control_put_int(o, "cold_streak", s->cold);
-	put_seconds(o, "age_s", s->created_ms, now_ms);
-	put_seconds(o, "idle_s", s->last_used_ms, now_ms);
-	return o;
-}
-
-/* Which slots bear that name: one, or more for a while after its address changed. Under the
- * lock. */
-static uint64_t slots_named(const struct balancer *b, const char *name)
-{
-	uint64_t mask = 0;
-
-	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++)
-		if (atomic_load(&b->backends.slot[slot].state) != BACKEND_FREE &&
-		    !strcmp(b->backends.slot[slot].name, name))
-			mask |= 1ULL << slot;
-	return mask;
-}
-
-/* Appends up to @limit sessions of the slots in @slots; returns whether there were more. */
-static bool sessions_list(const struct balancer *b, uint64_t slots, uint32_t limit, json_t *list)
-{
-	struct session batch[CONTROL_BATCH];
-	uint64_t cursor = 0, now_ms = balancer_now_ms();
-	uint32_t nr;
-
-	do {
-		nr = session_list(b->sessions, now_ms, &cursor, batch, CONTROL_BATCH);
-		for (uint32_t i = 0; i < nr; i++) {
-			if (batch[i].backend >= BACKENDS_MAX || !(slots & 1ULL << batch[i].backend))
-				continue;
-			if (!limit--)
-				return true;
-			json_array_append_new(list, session_json(b, &batch[i], now_ms));
-		}
-	} while (cursor != UINT64_MAX);
-	return false;
-}
-
-/* Digits only; returns 0 or -EINVAL. */
-static int limit_parse(const char *text, uint32_t *limit)
-{
-	unsigned long n;
-	char *end;
-
-	if (*text < '0' || *text > '9')
-		return -EINVAL;
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (errno || *end || n > CONTROL_SESSIONS_MAX)
-		return -EINVAL;
-	*limit = n;
-	return 0;
-}
-
-static enum MHD_Result reply_sessions(struct control *c, struct MHD_Connection *conn)
-{
-	const char *limit_text = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "limit");
-	const char *name = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "backend");
-	const struct balancer *b = c->p.balancer;
-	uint32_t limit = CONTROL_SESSIONS_DEFAULT;
-	uint64_t slots = ~0ULL, total = 0;
-	char why[CONTROL_TEXT_MAX];
-	bool truncated;
-	json_t *body, *list;
-
-	if (limit_text && limit_parse(limit_text, &limit)) {
-		snprintf(why, sizeof(why), "limit: wanted a number from 0 to %d",
-			 CONTROL_SESSIONS_MAX);
-		return control_reply_error(conn, MHD_HTTP_BAD_REQUEST, why);
-	}
-	pthread_rwlock_rdlock(c->p.lock);
-	if (name)
-		slots = slots_named(b, name);
-	if (!slots) {
-		pthread_rwlock_unlock(c->p.lock);
-		snprintf(why, sizeof(why), "no backend is called \"%.100s\"", name);
-		return control_reply_error(conn, MHD_HTTP_NOT_FOUND, why);
-	}
-	list = json_array();
-	for (uint32_t slot = 0; name && slot < BACKENDS_MAX; slot++)
-		if (slots & 1ULL << slot)
-			total += session_count(b->sessions, slot);
-	if (!name)
-		total = session_total(b->sessions);
-	truncated = sessions_list(b, slots, limit, list);
-	pthread_rwlock_unlock(c->p.lock);
-	body = json_object();
-	control_put_int(body, "total", total);
-	json_object_set_new(body, "sessions", list);
-	control_put_bool(body, "truncated", truncated);
-	return control_reply(conn, MHD_HTTP_OK, body);
-}
-
-static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *conn)
+static enum MHD_Result reply_reload(const struct control_params *p, struct MHD_Connection *conn)
 {
 	char text[CONTROL_TEXT_MAX] = "";
 	json_t *body;
 
-	if (c->p.reload(c->p.arg, text, sizeof(text)))
+	if (p->reload(p->arg, text, sizeof(text)))
 		return control_reply_error(conn, MHD_HTTP_UNPROCESSABLE_CONTENT, text);
 	body = json_object();
 	control_put_bool(body, "ok", true);
@@ -431,20 +110,11 @@ static enum MHD_Result reply_reload(struct control *c, struct MHD_Connection *co
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static const struct {
-	const char *method, *url;
-	enum MHD_Result (*answer)(struct control *c, struct MHD_Connection *conn);
-} routes[] = {
-	{"GET", "/v1/status", reply_status},
-	{"GET", "/v1/backends", reply_backends},
-	{"GET", "/v1/sessions", reply_sessions},
-	{"POST", "/v1/reload", reply_reload},
-};
-
 static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, const char *url,
 				      const char *method, const char *version, const char *data,
 				      size_t *data_bytes, void **ctx)
 {
+	const struct control *c = cls;
 	char why[CONTROL_TEXT_MAX];
 	enum MHD_Result rc;
 
@@ -457,10 +127,10 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 		*data_bytes = 0;
 		return MHD_YES;
 	}
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
-		if (!strcmp(method, routes[i].method) && !strcmp(url, routes[i].url))
-			return routes[i].answer(cls, conn);
-	if (control_guard_answer(&((struct control *)cls)->p, conn, method, url, &rc))
+	if (!strcmp(method, "POST") && !strcmp(url, "/v1/reload"))
+		return reply_reload(&c->view.p, conn);
+	if (control_show_answer(&c->view, conn, method, url, &rc) ||
+	    control_guard_answer(&c->view.p, conn, method, url, &rc))
 		return rc;
 	snprintf(why, sizeof(why), "no such thing: %.20s %.100s", method, url);
 	return control_reply_error(conn, MHD_HTTP_NOT_FOUND, why);
@@ -469,12 +139,19 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 static void control_why(const char *path, int error, char *why, unsigned int why_bytes)
 {
 	if (error == EADDRINUSE)
-		snprintf(why, why_bytes, "another kvpin is running: it listens on %s", path);
+		snprintf(why, why_bytes,
+			 "control: another kvpin is running: it listens on %s (stop it, or choose "
+			 "another "
+			 "path)",
+			 path);
 	else if (error == EEXIST)
-		snprintf(why, why_bytes, "control: %s exists and is not a socket", path);
+		snprintf(why, why_bytes,
+			 "control: %s exists and is not a socket (choose another path)", path);
 	else if (error == ENOENT)
 		snprintf(why, why_bytes,
-			 "control: cannot make %s: the directory above its own does not exist",
+			 "control: cannot make %s: the directory above its own does not exist "
+			 "(make it, "
+			 "or choose another path)",
 			 path);
 	else
 		snprintf(why, why_bytes, "control: cannot listen on %s: %s", path, strerror(error));
@@ -513,10 +190,10 @@ int control_serve(struct control *c, const struct control_params *params, char *
 {
 	int fd = c->fd;
 
-	c->p = *params;
-	c->nr_listen = balancer_config(params->balancer)->nr_listen;
-	for (unsigned int i = 0; i < c->nr_listen; i++)
-		c->listen[i] = balancer_listen_addr(params->balancer, i);
+	c->view.p = *params;
+	c->view.nr_listen = balancer_config(params->balancer)->nr_listen;
+	for (unsigned int i = 0; i < c->view.nr_listen; i++)
+		c->view.listen[i] = balancer_listen_addr(params->balancer, i);
 	/* libmicrohttpd's from here on, which on failure may have closed it or not: then it is
 	 * left, for the process ends. */
 	c->fd = -1;

@@ -177,7 +177,7 @@ static enum MHD_Result answer_pin(const struct control_params *p, struct MHD_Con
 	control_put_str(body, "was",
 			known ? p->balancer->backends.slot[txn.session.backend].name : "");
 	txn.again = true;
-	txn.epoch = backend_epoch(b);
+	txn.generation = backend_generation(b);
 	txn.control = guard_control(id, balancer_config(p->balancer)->experiment_milli);
 	session_commit(&txn, b->id);
 	pthread_rwlock_unlock(p->lock);

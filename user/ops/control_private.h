@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What the files of the control socket share: how they answer. */
+/* What the files of the control socket share: what they look at, and how they answer. */
 #ifndef OPS_CONTROL_PRIVATE_H
 #define OPS_CONTROL_PRIVATE_H
 
@@ -10,6 +10,13 @@
 
 #define CONTROL_TEXT_MAX 512
 
+/* What is shown. */
+struct control_view {
+	struct control_params p;
+	unsigned int nr_listen; /* as started: listeners change only by a restart */
+	struct addr listen[LISTEN_MAX];
+};
+
 /** control_reply() - takes @body over; NULL is out of memory */
 enum MHD_Result control_reply(struct MHD_Connection *conn, unsigned int status, json_t *body);
 enum MHD_Result control_reply_error(struct MHD_Connection *conn, unsigned int status,
@@ -19,6 +26,12 @@ void control_put_str(json_t *object, const char *key, const char *text);
 void control_put_int(json_t *object, const char *key, uint64_t n);
 void control_put_bool(json_t *object, const char *key, bool yes);
 void control_put_real(json_t *object, const char *key, double n);
+
+/** control_show_answer() - status, backends, sessions: user/ops/control_show.c
+ *
+ * Returns false when it knows no such request; else @rc is set. */
+bool control_show_answer(const struct control_view *v, struct MHD_Connection *conn,
+			 const char *method, const char *url, enum MHD_Result *rc);
 
 /** control_guard_answer() - drain, pin, pressure, report, explain: user/ops/control_guard.c
  *

@@ -10,7 +10,7 @@
  *
  * Threads: all signals are blocked while threads are made, so only the main thread sees them and
  * one that comes during the start is not lost. The control socket's thread asks for a reload and
- * waits for the answer; `closing` sends it home.
+ * waits for the answer (ops/reload.h).
  */
 #include "ops/daemon.h"
 
@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -31,19 +30,16 @@
 #include "net/steer.h"
 #include "ops/control.h"
 #include "ops/control_socket.h"
+#include "ops/files.h"
 #include "ops/health.h"
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
 #include "ops/props.h"
+#include "ops/reload.h"
 #include "ops/session_file.h"
 
 #define TICK_MS	  100
-#define WHY_BYTES 512
-/* Descriptors besides clients and servers: listeners and loops of each worker, checks, exporter,
- * control, standard streams. */
-#define FILES_FIXED	 192
-#define FILES_PER_WORKER 16
-
+#define WHY_BYTES RELOAD_TEXT_MAX
 enum daemon_signal { SIGNAL_TERM, SIGNAL_INT, SIGNAL_HUP, SIGNAL_NR };
 
 static const int signal_numbers[SIGNAL_NR] = {SIGTERM, SIGINT, SIGHUP};
@@ -73,77 +69,15 @@ struct daemon {
 	uv_signal_t signal[SIGNAL_NR];
 	uv_timer_t tick;
 	uv_async_t ask;
+	struct reload asked; /* by other threads */
 	bool draining;
 	uint64_t deadline_ms;
-
-	/* Reloads asked for by other threads: `asked` and `answered` are running numbers. */
-	pthread_mutex_t mutex;
-	pthread_cond_t cond;
-	uint64_t asked, answered;
-	bool closing;
-	int answer;
-	char answer_text[WHY_BYTES];
 };
 
-static void files_warn(const struct config *c)
-{
-	/* A client and the server it talks to. */
-	uint64_t need =
-		2ULL * c->limit.connections + FILES_FIXED + (uint64_t)FILES_PER_WORKER * c->workers;
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur >= need)
-		return;
-	LOG(WARN, "too few file descriptors for limits.connections",
-	    F_UINT("connections", c->limit.connections), F_UINT("needed", need),
-	    F_UINT("allowed", rl.rlim_cur),
-	    F_STR("fix", "raise the hard limit (ulimit -Hn, LimitNOFILE=)"));
-}
-
-static void files_raise(void)
-{
-	struct rlimit rl;
-
-	if (getrlimit(RLIMIT_NOFILE, &rl) || rl.rlim_cur >= rl.rlim_max)
-		return;
-	rl.rlim_cur = rl.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &rl))
-		LOG(WARN, "cannot raise the file descriptor limit",
-		    F_STR("error", strerror(errno)));
-}
-
-static void note_add(char *text, unsigned int bytes, const char *note)
-{
-	size_t len = strlen(text);
-
-	snprintf(text + len, bytes - len, "%s%s", len ? "; " : "", note);
-}
-
-/* What the running parts cannot take over from @c. */
-static void note_restarts(const struct daemon *d, const struct config *c, char *text,
-			  unsigned int bytes)
-{
-	const struct config *old = &d->started;
-
-	if (c->has_metrics != old->has_metrics ||
-	    (c->has_metrics && !addr_equal(&c->metrics, &old->metrics)))
-		note_add(text, bytes, "metrics: a changed address needs a restart");
-	if (strcmp(c->control, old->control))
-		note_add(text, bytes, "control: a changed path needs a restart");
-	if (c->path != old->path)
-		note_add(text, bytes, "path: a change needs a restart");
-	if (strcmp(c->steer.pin, old->steer.pin) || c->steer.holds != old->steer.holds ||
-	    c->steer.ring_bytes != old->steer.ring_bytes)
-		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
-	if (c->splice.ring_bytes != old->splice.ring_bytes)
-		note_add(text, bytes, "splice: a changed ring needs a restart");
-	if (strcmp(c->user, old->user))
-		note_add(text, bytes, "user: a change needs a restart");
-}
-
 /* Returns 0 and a note or an empty text, or -errno and the reason. */
-static int daemon_reload(struct daemon *d, char *text, unsigned int bytes)
+static int daemon_reload(void *arg, char *text, unsigned int bytes)
 {
+	struct daemon *d = arg;
 	struct config *c;
 	bool more;
 	int rc;
@@ -168,7 +102,7 @@ static int daemon_reload(struct daemon *d, char *text, unsigned int bytes)
 		goto err_config;
 	/* @c stays in force until the next reload, which is this thread's. */
 	log_setup(c->log.level, c->log.format);
-	note_restarts(d, c, text, bytes);
+	reload_note_restarts(&d->started, c, text, bytes);
 	health_reload(d->health);
 	props_reload(d->props);
 	LOG(INFO, "configuration reloaded", F_UINT("backends", c->nr_backends),
@@ -187,45 +121,15 @@ err:
 static int daemon_ask_reload(void *arg, char *text, unsigned int bytes)
 {
 	struct daemon *d = arg;
-	uint64_t mine;
-	int rc;
 
-	pthread_mutex_lock(&d->mutex);
-	mine = ++d->asked;
-	if (!d->closing)
-		uv_async_send(&d->ask);
-	while (d->answered < mine && !d->closing)
-		pthread_cond_wait(&d->cond, &d->mutex);
-	if (d->answered >= mine) {
-		rc = d->answer;
-		snprintf(text, bytes, "%s", d->answer_text);
-	} else {
-		rc = -ESHUTDOWN;
-		snprintf(text, bytes, "kvpin is stopping");
-	}
-	pthread_mutex_unlock(&d->mutex);
-	return rc;
+	return reload_ask(&d->asked, &d->ask, text, bytes);
 }
 
 static void on_ask(uv_async_t *async)
 {
 	struct daemon *d = async->data;
-	char text[WHY_BYTES];
-	uint64_t upto;
-	int rc;
 
-	pthread_mutex_lock(&d->mutex);
-	upto = d->asked;
-	pthread_mutex_unlock(&d->mutex);
-	if (upto == d->answered)
-		return; /* only this thread writes answered */
-	rc = daemon_reload(d, text, sizeof(text));
-	pthread_mutex_lock(&d->mutex);
-	d->answered = upto;
-	d->answer = rc;
-	memcpy(d->answer_text, text, sizeof(text));
-	pthread_cond_broadcast(&d->cond);
-	pthread_mutex_unlock(&d->mutex);
+	reload_answer(&d->asked, daemon_reload, d);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -500,10 +404,7 @@ static void sessions_save(struct daemon *d)
 
 static void daemon_stop(struct daemon *d)
 {
-	pthread_mutex_lock(&d->mutex);
-	d->closing = true;
-	pthread_cond_broadcast(&d->cond);
-	pthread_mutex_unlock(&d->mutex);
+	reload_close(&d->asked);
 	control_stop(d->control);
 	metrics_stop(d->metrics);
 	props_stop(d->props);
@@ -543,8 +444,7 @@ int daemon_run(struct config *(*load)(void *arg, char *why, unsigned int why_byt
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	pthread_rwlock_init(&d->lock, &attr);
 	pthread_rwlockattr_destroy(&attr);
-	pthread_mutex_init(&d->mutex, NULL);
-	pthread_cond_init(&d->cond, NULL);
+	reload_init(&d->asked);
 
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&ours);
@@ -573,8 +473,7 @@ int daemon_run(struct config *(*load)(void *arg, char *why, unsigned int why_byt
 		signal(signal_numbers[i], SIG_DFL);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_cond_destroy(&d->cond);
-	pthread_mutex_destroy(&d->mutex);
+	reload_fini(&d->asked);
 	pthread_rwlock_destroy(&d->lock);
 	free(d);
 	return rc ? 1 : 0;

@@ -150,8 +150,8 @@ struct metrics *metrics_open(const struct addr *addr, char *why, unsigned int wh
 	m->addr = *addr;
 	m->fd = metrics_listen(&m->addr);
 	if (m->fd < 0) {
-		snprintf(why, why_bytes, "metrics: cannot listen on %s: %s",
-			 addr_format(addr, text), strerror(-m->fd));
+		snprintf(why, why_bytes, "metrics: cannot listen on %s: %s%s",
+			 addr_format(addr, text), strerror(-m->fd), addr_bind_hint(-m->fd));
 		free(m);
 		return NULL;
 	}

@@ -40,7 +40,7 @@ struct load {
 	uint64_t ttl_ms;
 	struct server_text server[BACKENDS_MAX];
 	unsigned int nr_servers;
-	uint16_t epoch[BACKENDS_MAX]; /* a restart of kvpin cools no server */
+	uint16_t generation[BACKENDS_MAX]; /* a restart of kvpin cools no server */
 	struct session *pin;
 	uint32_t nr, room;
 	struct session_file_counts counts;
@@ -195,7 +195,7 @@ static int load_line(struct load *l, const char *line)
 	}
 	s.last_used_ms = clock_turn(last_ms, l->now.real_ms, l->now.mono_ms);
 	s.created_ms = clock_turn(created_ms, l->now.real_ms, l->now.mono_ms);
-	s.epoch = l->epoch[s.backend];
+	s.generation = l->generation[s.backend];
 	s.turns = turns;
 	s.moves = moves;
 	return pin_add(l, &s);
@@ -302,7 +302,7 @@ struct session_file_counts session_file_load(const char *path, struct balancer *
 
 		if (state == BACKEND_UP || state == BACKEND_DOWN)
 			server_format(&l.server[l.nr_servers++], &b->backends.slot[i]);
-		l.epoch[i] = backend_epoch(&b->backends.slot[i]);
+		l.generation[i] = backend_generation(&b->backends.slot[i]);
 	}
 	err = load_lines(&l, f);
 	fclose(f);

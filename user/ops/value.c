@@ -35,7 +35,7 @@ const char *value_quote(const char *text, char *quoted)
 	unsigned int i;
 
 	*at++ = '"';
-	for (i = 0; text[i] && i < room; i++)
+	for (i = 0; i < room && text[i]; i++)
 		*at++ = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '?';
 	strcpy(at, text[i] ? "...\"" : "\"");
 	return quoted;

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""What the cases of running it share: a configuration file, a reload, a stream that goes on."""
+import collections
+import re
+import signal
+import subprocess
+import threading
+
+import harness
+from harness import wait_until
+
+
+def server_of(client, session):
+    status, fields, _ = client.request("GET", "/json", {"x-sim-verify": "1",
+                                                        "X-Session-Id": session})
+    assert status == 200
+    return fields["x-sim-server"]
+
+
+# A server by another name.
+Alias = collections.namedtuple("Alias", "name text")
+
+
+class Config:
+    """A configuration file; the addresses come as flags."""
+
+    def __init__(self, start, backends, text=""):
+        self.path = start.tmp / "kvpin.yaml"
+        self.write(backends, text)
+
+    def write(self, backends, text=""):
+        rows = [f'  - {{name: {b.name}, address: "{b.text}", weight: {weight}}}\n'
+                for b, weight in backends.items()]
+        self.path.write_text("backends:\n" + "".join(rows) + text)
+
+    def start(self, start, *args):
+        return start.kvpin([], "--config", str(self.path), *args)
+
+
+def reload(kvpin, how="command"):
+    if how == "command":
+        return subprocess.run([harness.KVPIN, "reload", "--control", kvpin.control],
+                              capture_output=True, text=True, timeout=20)
+    before = kvpin.output().count("reload")
+    kvpin.kill(signal.SIGHUP)
+    wait_until(lambda: kvpin.output().count("reload") > before)
+    return None
+
+
+class Stream(threading.Thread):
+    """One event stream; .result tells how it ended."""
+
+    def __init__(self, client, session, events=100, gap_us=10000):
+        super().__init__(daemon=True)
+        self.client, self.events = client, events
+        client.send(f"GET /sse/{events}/{gap_us}/100 HTTP/1.1\r\nHost: t\r\n"
+                    f"X-Session-Id: {session}\r\nx-sim-verify: 1\r\n\r\n")
+        status, self.fields, _ = client.head()
+        assert status == 200
+        self.result = None
+        self.start()
+
+    def run(self):
+        try:
+            body = b"".join(self.client.chunks())
+            found = [int(n) for n in re.findall(rb'"i":(\d+)', body)]
+            self.result = "whole" if found == list(range(self.events)) else found
+        except (OSError, EOFError) as error:
+            self.result = repr(error)

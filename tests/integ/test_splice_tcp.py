@@ -64,6 +64,8 @@ def test_options_that_one_side_or_none_has(rig, start, splices, options, who):
     splice, client, server = remote(rig, start, splices)
     for peer in {"client": [client], "server": [server], "both": [client, server]}[who]:
         sysctl(peer.name, **OPTIONS[options])
+    with open("/proc/sys/net/ipv4/tcp_ecn") as f:
+        before = f.read()
     if options == "ecn":
         sysctl(None, tcp_ecn=1)
     try:
@@ -71,7 +73,7 @@ def test_options_that_one_side_or_none_has(rig, start, splices, options, who):
         start.clients.append(one)
         use(one, 40)
     finally:
-        sysctl(None, tcp_ecn=2)
+        sysctl(None, tcp_ecn=before)
     # A client that agreed on timestamps may drop what has none; ECN must be on both sides or none,
     # and kvpin, which asks servers for it here, gets it from both.
     refused = (options in ("timestamps-off", "none") and who == "server") or \

@@ -42,11 +42,12 @@ LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(B)/tests/unit/%)
 SIM_SRC := $(wildcard tests/sim/*.c)
-# decisions.c is a program of its own.
-BENCH_SRC := $(filter-out tests/bench/decisions.c,$(wildcard tests/bench/*.c))
+# decisions.c and packets.c are programs of their own.
+BENCH_SRC := $(filter-out tests/bench/decisions.c tests/bench/packets.c,$(wildcard tests/bench/*.c))
 
 all: $(B)/kvpin
-tests: $(B)/kvpin $(UNIT_BIN) $(B)/tests/kvpin-sim $(B)/tests/kvpin-load $(B)/tests/kvpin-decisions
+tests: $(B)/kvpin $(UNIT_BIN) $(B)/tests/kvpin-sim $(B)/tests/kvpin-load $(B)/tests/kvpin-decisions \
+       $(B)/tests/kvpin-packets
 unit: $(UNIT_BIN)
 
 $(B)/kvpin: $(B)/obj/user/main.o $(B)/libkvpin.a
@@ -67,7 +68,7 @@ $(B)/gen/%.skel.h: $(B)/bpf/%.bpf.o
 
 # Skeletons come first; which object includes which of them, the .d files know. Not a pattern rule of
 # its own: make prefers the general one, whose prerequisites are there without a chain of rules.
-$(filter $(B)/obj/user/kern/%.o,$(LIB_OBJ)): | $(BPF_SKEL)
+$(filter $(B)/obj/user/kern/%.o,$(LIB_OBJ)) $(B)/obj/tests/bench/packets.o: | $(BPF_SKEL)
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -86,6 +87,10 @@ $(B)/tests/kvpin-load: $(BENCH_SRC:%.c=$(B)/obj/%.o)
 	$(CC) $(LDFLAGS) -o $@ $^ -lhttp_parser $(LDLIBS)
 
 $(B)/tests/kvpin-decisions: $(B)/obj/tests/bench/decisions.o $(B)/libkvpin.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/tests/kvpin-packets: $(B)/obj/tests/bench/packets.o
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 

@@ -134,33 +134,33 @@ static long trim_turn(__u32 turn, struct trim_loop *l)
 static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct side *side)
 {
 	struct kvpin_flow *flow = side->flow;
-	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
 	struct trim_loop l = {.skb = skb};
-	struct tcp_seqs seqs = {};
+	__u32 seq = segment_seq(skb), next;
 	struct tcp_sock *tp;
 	__s32 twice = 0;
 
-	if (bpf_core_read(&seqs, sizeof(seqs), &kskb->cb))
-		return skb->len;
 	if (flow->next_known) {
-		twice = flow->next_seq - seqs.seq;
+		next = flow->next_seq;
+		/* Or clang loads it and the other one in one place. */
+		kvpin_opaque(next);
+		twice = next - seq;
 	} else {
 		tp = tcp_of(skb->sk);
 		if (tp)
-			twice = tp->copied_seq - seqs.seq;
+			twice = tp->copied_seq - seq;
 	}
 	if (twice > 0 && skb->len) {
 		refused(KVPIN_REFUSED_OVERLAP);
 		if (twice >= (__s32)skb->len)
 			return 0;
-		seqs.seq += twice;
+		seq += twice;
 		l.left = twice;
 		bpf_loop(TRIM_TURNS, trim_turn, &l, 0);
 		/* No memory: the daemon breaks the connection. */
 		if (l.left)
 			event_up(side, KVPIN_REFUSED_OVERLAP, l.left);
 	}
-	flow->next_seq = seqs.seq + skb->len;
+	flow->next_seq = seq + skb->len;
 	flow->next_known = 1;
 	return skb->len;
 }

@@ -12,13 +12,20 @@
 const volatile __u64 ttft_le_ns[KVPIN_HIST_BUCKETS - 1];
 const volatile __u64 gap_le_ns[KVPIN_HIST_BUCKETS - 1];
 
-static __always_inline void hist(__u64 *bucket, const volatile __u64 *le_ns, __u64 ns)
+static __always_inline __u32 hist_bucket(const volatile __u64 *le_ns, __u64 ns)
 {
 	__u32 i;
 
 	for (i = 0; i < KVPIN_HIST_BUCKETS - 1; i++)
 		if (ns <= le_ns[i])
 			break;
+	return i;
+}
+
+static __always_inline void hist(__u64 *bucket, const volatile __u64 *le_ns, __u64 ns)
+{
+	__u32 i = hist_bucket(le_ns, ns);
+
 	if (i < KVPIN_HIST_BUCKETS)
 		__sync_fetch_and_add(&bucket[i], 1);
 }

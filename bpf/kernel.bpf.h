@@ -23,9 +23,15 @@ struct sock {
 	void *sk_user_data;
 };
 
+/* include/net/tcp.h: what the control block of a received segment is */
+struct tcp_skb_cb {
+	__u32 seq;
+};
+
 /* include/linux/skbuff.h */
 struct sk_buff {
 	char cb[48];
+	__u8 ip_summed : 2;
 };
 
 struct sk_buff_head {
@@ -39,14 +45,28 @@ struct sk_psock {
 
 #pragma clang attribute pop
 
-/* The beginning of a received segment's control block (struct tcp_skb_cb in include/net/tcp.h). */
-struct tcp_seqs {
-	__u32 seq;
-	__u32 end_seq;
-};
+/* include/linux/skbuff.h; of ip_summed */
+#define CHECKSUM_PARTIAL 3
 
 /* kernel/bpf/helpers.c, since 6.2 */
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
+
+/* Without it bpf_cast_to_kern_ctx() must not be reached. */
+static __always_inline int kernel_has_cast(void)
+{
+	return !!bpf_cast_to_kern_ctx;
+}
+
+/* TCP sequence number of a received segment's first byte. */
+static __always_inline __u32 segment_seq(struct __sk_buff *skb)
+{
+	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
+	struct tcp_skb_cb *cb =
+		bpf_rdonly_cast(&kskb->cb, bpf_core_type_id_kernel(struct tcp_skb_cb));
+
+	return cb->seq;
+}
 
 /* Flag bits in sk_user_data (SK_USER_DATA_NOCOPY, _BPF, _PSOCK in include/net/sock.h). */
 #define SK_USER_DATA_BITS 7UL

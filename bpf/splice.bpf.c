@@ -14,14 +14,17 @@
  * Several CPUs may be here with packets of one pair. What they decide by is changed by atomic
  * operations only; timestamps are not, and are kept monotone where they go out.
  */
+#include "packet_write.bpf.h"
+#include "splice_find.bpf.h"
 #include "splice_icmp.bpf.h"
 #include "splice_walk.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define NS_PER_MS 1000000ULL
+/* Milliseconds, too long by 6 in a million: a division takes longer than the rest of the line. */
+#define MS_OF(ns) ((__u32)(((ns) >> 12) * 17180 >> 22))
 /* How exactly a successor learns when this was last of use. */
-#define USED_NS (1000 * NS_PER_MS)
+#define USED_NS 1000000000LL
 /* Another CPU must get in between each time for a try to fail. */
 #define RAISE_TRIES 8
 
@@ -32,22 +35,39 @@ static __always_inline __u64 seq_near(__u64 near, __u32 seq)
 	return near + (__s64)(__s32)(seq - (__u32)near);
 }
 
-/* Brings *at up to seq; returns by how much. The first one makes it known; @near: a number of the
- * same space, or 0. */
-static __always_inline __u64 seq_raise(__u64 *at, __u32 seq, __u64 near)
+static __always_inline __u64 seq_after(__u64 was, __u32 seq, __u64 near)
+{
+	return was || near ? seq_near(was ? was : near, seq) : 1ULL << 32 | seq;
+}
+
+/* Another CPU got in between. Apart from the hot code, which stands in fewer cache lines so. */
+static __noinline __u64 seq_raise_again(__u64 *at, __u32 seq, __u64 near)
 {
 	__u64 was, is;
 
 #pragma unroll
 	for (int i = 0; i < RAISE_TRIES; i++) {
 		was = *at;
-		is = was || near ? seq_near(was ? was : near, seq) : 1ULL << 32 | seq;
+		is = seq_after(was, seq, near);
 		if (was && is <= was)
 			return 0;
 		if (__sync_val_compare_and_swap(at, was, is) == was)
 			return was ? is - was : 0;
 	}
 	return 0;
+}
+
+/* Brings *at up to seq; returns by how much. The first one makes it known; @near: a number of the
+ * same space, or 0. */
+static __always_inline __u64 seq_raise(__u64 *at, __u32 seq, __u64 near)
+{
+	__u64 was = *at, is = seq_after(was, seq, near);
+
+	if (was && is <= was)
+		return 0;
+	if (__sync_val_compare_and_swap(at, was, is) == was)
+		return was ? is - was : 0;
+	return seq_raise_again(at, seq, near);
 }
 
 /* ---- one connection ---- */
@@ -114,7 +134,7 @@ static __always_inline int still_taken(const struct kvpin_splice_conn *u, __u64 
 /* ---- giving back ---- */
 
 /* Returns 1 for the one who does it, of the daemon and all CPUs. */
-static __always_inline int giving_begin(struct kvpin_splice_conn *u, __u64 word)
+static __noinline int giving_begin(struct kvpin_splice_conn *u, __u64 word)
 {
 	__u64 now;
 
@@ -186,7 +206,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	r = &k->rewrite;
 	fin = p->bits & WORD_FIN;
 	rst = p->bits & WORD_RST;
-	ms = p->now / NS_PER_MS;
+	ms = MS_OF(p->now);
 	peer = c->peer;
 	server = peer - 1;
 	before = c->acked;
@@ -256,13 +276,11 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	if (pass_fin || rst)
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
 	head_build(h, r);
-	head_address(h, u);
 	ts_passed(u, h, ms);
 	u->told_server = r->ack;
 	verdict = TC_ACT_SHOT;
 	if (!p->len) {
-		packet_write_head(skb, p, h);
-		packet_address(skb, p, u);
+		packet_write_to(skb, p, h, u);
 		verdict = packet_send(skb, u);
 	} else if (!packet_write_bare(skb, p, h, u)) {
 		verdict = packet_send(skb, u);
@@ -318,7 +336,7 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 		r->seq = p->seq + off;
 		seq_raise(&c->sent, r->seq + p->len, c->acked);
 	}
-	r->tsval_add = ts_shift(c, h, p->now / NS_PER_MS);
+	r->tsval_add = ts_shift(c, h, MS_OF(p->now));
 	if (off || c->ts_off || r->seq != p->seq)
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
@@ -370,7 +388,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	h = &k->head;
 	r = &k->rewrite;
 	fin = p->bits & WORD_FIN;
-	ms = p->now / NS_PER_MS;
+	ms = MS_OF(p->now);
 	/* Before the word: when the daemon's swap succeeds it has seen what it read here. */
 	if (p->len && u->received)
 		fresh = seq_raise(&u->received, p->seq + p->len, 0);
@@ -399,7 +417,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (splice_framing(skb, p, h, u, c) == FRAMING_DROP)
 			return TC_ACT_SHOT;
 		if (fresh) {
-			splice_times(u, p->now, p->token, fresh);
+			splice_times(u, p->token, fresh);
 			u->last_ns = p->now;
 		}
 	}
@@ -434,12 +452,10 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	if (!still_taken(u, word))
 		return TC_ACT_SHOT;
 	head_build(h, r);
-	head_address(h, c);
 	if (!r->no_ts)
 		ts_passed(c, h, ms);
 	seq_raise(&c->sent, r->seq + p->len, c->acked);
-	packet_write_head(skb, p, h);
-	packet_address(skb, p, c);
+	packet_write_to(skb, p, h, c);
 	return packet_send(skb, c);
 }
 
@@ -480,7 +496,7 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		r->sack_add = off;
 		u->told_server = r->ack;
 	}
-	r->tsval_add = ts_shift(u, h, p->now / NS_PER_MS);
+	r->tsval_add = ts_shift(u, h, MS_OF(p->now));
 	if (r->ack != p->ack || u->ts_off)
 		packet_rewrite(skb, p, h, r);
 	return TC_ACT_UNSPEC;
@@ -488,25 +504,12 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 
 /* ---- all ---- */
 
-/* A new connection with the addresses and ports of one that was closed. */
-static __always_inline void entry_end(struct packet *p)
-{
-	struct kvpin_splice_key reverse = {.from_port = p->key.to_port,
-					   .to_port = p->key.from_port};
-
-	__builtin_memcpy(reverse.from, p->key.to, sizeof(reverse.from));
-	__builtin_memcpy(reverse.to, p->key.from, sizeof(reverse.to));
-	bpf_map_delete_elem(&splice_keys, &p->key);
-	bpf_map_delete_elem(&splice_keys, &reverse);
-}
-
 SEC("tc")
 int splice_packet(struct __sk_buff *skb)
 {
 	struct kvpin_splice_config *config;
-	struct kvpin_splice_ref *ref;
 	struct kvpin_splice_conn *x;
-	__u32 direction, zero = 0;
+	__u32 direction = 0, zero = 0;
 	struct packet p = {};
 	struct work *k;
 
@@ -516,26 +519,24 @@ int splice_packet(struct __sk_buff *skb)
 	}
 	if (packet_read(skb, &p))
 		return p.other ? splice_icmp(skb) : TC_ACT_UNSPEC;
-	ref = bpf_map_lookup_elem(&splice_keys, &p.key);
-	if (!ref)
+	x = conn_find(&p, &direction);
+	if (!x)
 		return TC_ACT_UNSPEC;
-	p.entry = ref->conn;
-	direction = ref->direction;
-	x = bpf_map_lookup_elem(&splice_conns, &p.entry);
 	k = bpf_map_lookup_elem(&splice_works, &zero);
-	if (!x || !k || packet_read_tcp(skb, &p, k))
+	if (!k || packet_read_tcp(skb, &p, k))
 		return TC_ACT_UNSPEC;
 	if (p.bits & WORD_SYN) {
-		/* Not a late or repeated one of a connection that lives. */
+		/* A new connection with the addresses and ports of one that was closed; not a late
+		 * or repeated SYN of one that lives. */
 		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
-			entry_end(&p);
+			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_OVER);
 		return TC_ACT_UNSPEC;
 	}
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
-	p.now = bpf_ktime_get_ns();
+	p.now = bpf_ktime_get_coarse_ns();
 	config = bpf_map_lookup_elem(&splice_config, &zero);
-	if (config && p.now - config->used_ns > USED_NS)
+	if (config && (__s64)(p.now - config->used_ns) > USED_NS)
 		config->used_ns = p.now;
 	if (x->role == KVPIN_SPLICE_CLIENT)
 		return direction == KVPIN_SPLICE_IN ? client_in(skb, &p, k, x)

@@ -10,7 +10,8 @@
 #ifndef SPLICE_ICMP_BPF_H
 #define SPLICE_ICMP_BPF_H
 
-#include "splice_walk.bpf.h"
+#include "packet_write.bpf.h"
+#include "splice_find.bpf.h"
 
 #define ICMP_BYTES    8
 #define ICMP_CHECK_AT 2
@@ -130,7 +131,7 @@ static __always_inline void icmp_to_server(struct __sk_buff *skb, struct quotati
 	q->new[5] = (__u32)u->remote_port | (__u32)u->local_port << 16;
 	/* The quoted head's own checksum, the upper half of the third word. */
 	diff = bpf_csum_diff(&q->old[3], 8, &q->new[3], 8, ~(q->old[2] >> 16) & 0xffff);
-	q->new[2] = (q->old[2] & 0xffff) | (~csum_fold((__u32)diff) & 0xffff) << 16;
+	q->new[2] = (q->old[2] & 0xffff) | (~sum_fold((__u32)diff) & 0xffff) << 16;
 	icmp_write(skb, q, 0);
 	if (here)
 		return;
@@ -146,26 +147,21 @@ static __always_inline void icmp_to_server(struct __sk_buff *skb, struct quotati
 __noinline int splice_icmp(struct __sk_buff *skb)
 {
 	struct kvpin_splice_conn *c, *u = NULL;
-	struct kvpin_splice_key key = {};
-	__u32 zero = 0, server, entry;
-	struct kvpin_splice_ref *ref;
+	__u32 zero = 0, server, direction;
+	struct packet p = {};
 	struct quotation *q;
 	__u64 word = 0;
 
 	q = bpf_map_lookup_elem(&splice_quotations, &zero);
-	if (!q || icmp_read(skb, q, &key))
+	if (!q || icmp_read(skb, q, &p.key))
 		return TC_ACT_UNSPEC;
-	ref = bpf_map_lookup_elem(&splice_keys, &key);
-	if (!ref || ref->direction != KVPIN_SPLICE_OUT)
-		return TC_ACT_UNSPEC;
-	entry = ref->conn;
-	c = bpf_map_lookup_elem(&splice_conns, &entry);
-	if (!c || c->role != KVPIN_SPLICE_CLIENT)
+	c = conn_find(&p, &direction);
+	if (!c || direction != KVPIN_SPLICE_OUT || c->role != KVPIN_SPLICE_CLIENT)
 		return TC_ACT_UNSPEC;
 	server = c->peer - 1;
 	if (c->peer)
 		u = bpf_map_lookup_elem(&splice_conns, &server);
-	if (u && u->peer == entry + 1)
+	if (u && u->peer == p.entry + 1)
 		word = u->word;
 	if (!u || !(word & KVPIN_SPLICE_TAKEN)) {
 		if (c->off) {

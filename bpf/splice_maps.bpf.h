@@ -11,6 +11,10 @@
 
 #include "kvpin_splice_abi.h"
 
+/* Of the buckets; set by the loader. */
+const volatile __u64 hash_times[2];
+const volatile __u32 buckets_mask;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -20,12 +24,12 @@ struct {
 } splice_config SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct kvpin_splice_key);
-	__type(value, struct kvpin_splice_ref);
-} splice_keys SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* a power of two */
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct kvpin_splice_bucket);
+} splice_buckets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

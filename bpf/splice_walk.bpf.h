@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The answer's framing at tc: where does it end, when did tokens come, and what must not go past
- * the daemon. The parser is that of include/; bpf_loop() drives it.
+ * the daemon. The parser is that of include/; bpf_loop() drives it over what is not one whole
+ * chunk.
  *
  * Packets are walked in order. One that is ahead of its turn cannot be: from then on the daemon
  * follows the framing, from copies in its ring; they are forwarded all the same, since a client
@@ -15,13 +16,14 @@
 #include "packet.bpf.h"
 #include "splice_maps.bpf.h"
 
-/* A chunk takes about ten turns; a packet has 64 KiB at most, or 512 KiB by BIG TCP (GSO_MAX_SIZE).
+/* A chunk takes about three turns; a packet has 64 KiB at most, or 512 KiB by BIG TCP
+ * (GSO_MAX_SIZE).
  */
 #define WALK_TURNS_MAX 16384
 #define COPY_TURNS_MAX (524288 / KVPIN_SPLICE_COPY_BYTES + 1)
 
 /* The daemon says that it is alive ten times a second. */
-#define DEAD_NS 5000000000ULL
+#define DEAD_NS 5000000000LL
 
 /* Of 1 to `most` bytes, a power of two: nothing else, so that the verifier knows it too; before 6.8
  * it does not conclude that from a comparison with 0. */
@@ -48,7 +50,8 @@ static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
 	return bpf_map_lookup_elem(&splice_rings, &worker);
 }
 
-static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u32 entry, __u32 kind)
+/* Rare: apart from the hot code. */
+static __noinline int splice_event(const struct kvpin_splice_conn *u, __u32 entry, __u32 kind)
 {
 	void *ring = splice_ring(u);
 	struct kvpin_splice_config *config;
@@ -60,30 +63,32 @@ static __always_inline void splice_event(const struct kvpin_splice_conn *u, __u3
 		config = bpf_map_lookup_elem(&splice_config, &zero);
 		if (config)
 			__sync_fetch_and_add(&config->ring_full, 1);
-		return;
+		return 0;
 	}
 	__builtin_memset(e, 0, sizeof(*e));
 	e->serial = u->serial;
 	e->server = entry;
 	e->kind = kind;
 	bpf_ringbuf_submit(e, 0);
+	return 0;
 }
 
 /* ---- times ---- */
 
 /* Payload came; @token: an event began, or the answer's kind has none. */
-static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now, int token,
-					 __u64 fresh)
+static __always_inline void splice_times(struct kvpin_splice_conn *u, int token, __u64 fresh)
 {
-	__u32 backend = u->backend;
+	__u32 backend = u->backend, i;
 	struct kvpin_counters *n = bpf_map_lookup_elem(&splice_counters, &backend);
 	int first = !(u->flags & KVPIN_SPLICE_TOKEN);
+	__u64 now;
 
 	if (!n)
 		return;
 	n->bytes_down += fresh;
 	if (!token || (!first && !(u->flags & KVPIN_SPLICE_STREAM)))
 		return;
+	now = bpf_ktime_get_ns();
 	if (first) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_TOKEN);
 		u->ttft_ns = now - u->started_ns;
@@ -95,7 +100,10 @@ static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now,
 			n->ttft_first_sum_ns += u->ttft_ns;
 		}
 	} else {
-		hist(n->gap, gap_le_ns, now - u->token_ns);
+		/* Nothing else on this CPU counts meanwhile: no atomic operation. */
+		i = hist_bucket(gap_le_ns, now - u->token_ns);
+		if (i < KVPIN_HIST_BUCKETS)
+			n->gap[i]++;
 		n->gap_sum_ns += now - u->token_ns;
 	}
 	u->token_ns = now;
@@ -107,17 +115,18 @@ static __always_inline void splice_times(struct kvpin_splice_conn *u, __u64 now,
  * From here on nothing more goes past: what was forwarded so far is the end for this path, and the
  * relay goes on behind it, with what the server sends again.
  */
-static __always_inline void splice_cut(struct kvpin_splice_conn *u,
-				       const struct kvpin_splice_conn *c, __u32 entry, __u8 reason)
+static __noinline int splice_cut(struct kvpin_splice_conn *u, const struct kvpin_splice_conn *c,
+				 __u32 entry, __u8 reason)
 {
 	if (u->flags & KVPIN_SPLICE_CUT)
-		return;
+		return 0;
 	u->reason = reason;
 	__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CUT);
 	/* Sequentially consistent against the client's ACKs. */
 	__sync_lock_test_and_set(&u->end, c->sent > u->to ? c->sent : u->to);
 	splice_count(reason);
 	splice_event(u, entry, KVPIN_SPLICE_EVENT_CUT);
+	return 0;
 }
 
 /* ---- chunks ---- */
@@ -166,8 +175,11 @@ static long walk_turn(__u32 turn, struct walk_loop *loop)
 	if (kvpin_body_counts(b)) {
 		n = kvpin_body_skip(b, (__u8)l->window, l->end - l->at);
 	} else {
-		n = 1;
-		kvpin_body_step(b, (__u8)l->window);
+		n = kvpin_body_between(b, l->window, l->have);
+		if (!n) {
+			n = 1;
+			kvpin_body_step(b, (__u8)l->window);
+		}
 	}
 	l->at += n;
 	if (n < l->have) {
@@ -179,6 +191,41 @@ static long walk_turn(__u32 turn, struct walk_loop *loop)
 	return 0;
 }
 
+/* A packet that is one whole chunk, as nearly every token's is: the same as the walk below. Returns
+ * 0 where it is not. */
+static __always_inline int walk_chunk(struct __sk_buff *skb, const struct packet *p, __u32 payload,
+				      struct kvpin_body *body)
+{
+	struct kvpin_body b = *body;
+	__u64 window = 0;
+	__u16 end = 0;
+	__u32 n;
+
+	if (b.state != KVPIN_BS_SIZE || p->len < sizeof(window) ||
+	    bpf_skb_load_bytes(skb, payload, &window, sizeof(window)))
+		return 0;
+	n = kvpin_body_between(&b, window, sizeof(window));
+	if (b.state != KVPIN_BS_CHUNK || n + b.left + sizeof(end) != p->len ||
+	    bpf_skb_load_bytes(skb, payload + p->len - sizeof(end), &end, sizeof(end)))
+		return 0;
+	kvpin_body_skip(&b, window >> n * 8, b.left);
+	kvpin_body_between(&b, end, sizeof(end));
+	if (b.state != KVPIN_BS_SIZE)
+		return 0;
+	*body = b;
+	return 1;
+}
+
+static __always_inline int walked(struct packet *p, struct kvpin_splice_conn *u)
+{
+	p->token = u->body.events != u->events;
+	u->events = u->body.events;
+	u->walked = p->at + p->len;
+	if (u->body.state == KVPIN_BS_DONE)
+		__sync_lock_test_and_set(&u->end, u->to + (u->walked - u->from));
+	return FRAMING_FORWARD;
+}
+
 /* The caller holds u->lock; the packet begins at or before u->walked and ends behind it. */
 static __always_inline int splice_walk(struct __sk_buff *skb, struct packet *p,
 				       const struct tcp_head *h, struct kvpin_splice_conn *u,
@@ -187,8 +234,11 @@ static __always_inline int splice_walk(struct __sk_buff *skb, struct packet *p,
 	__u32 payload = p->l4 + h->bytes, skip = u->walked - p->at;
 	struct walk_loop loop = {.skb = skb};
 	__u32 zero = 0;
-	struct walk *l = bpf_map_lookup_elem(&splice_walks, &zero);
+	struct walk *l;
 
+	if (!skip && walk_chunk(skb, p, payload, &u->body))
+		return walked(p, u);
+	l = bpf_map_lookup_elem(&splice_walks, &zero);
 	if (!l)
 		return FRAMING_DROP;
 	l->body = u->body;
@@ -207,13 +257,8 @@ static __always_inline int splice_walk(struct __sk_buff *skb, struct packet *p,
 			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_CHUNKS);
 		return FRAMING_DROP;
 	}
-	p->token = l->body.events != u->events;
-	u->events = l->body.events;
 	u->body = l->body;
-	u->walked = p->at + p->len;
-	if (l->body.state == KVPIN_BS_DONE)
-		__sync_lock_test_and_set(&u->end, u->to + (u->walked - u->from));
-	return FRAMING_FORWARD;
+	return walked(p, u);
 }
 
 /* ---- copies for the daemon ---- */
@@ -256,8 +301,8 @@ static long copy_turn(__u32 turn, struct copy *k)
 	return 0;
 }
 
-static __always_inline int splice_copy(struct __sk_buff *skb, const struct packet *p,
-				       const struct tcp_head *h, const struct kvpin_splice_conn *u)
+static __noinline int splice_copy(struct __sk_buff *skb, const struct packet *p,
+				  const struct tcp_head *h, const struct kvpin_splice_conn *u)
 {
 	struct copy k = {.skb = skb, .u = u, .at = p->at, .entry = p->entry};
 	struct kvpin_splice_config *config;
@@ -273,7 +318,7 @@ static __always_inline int splice_copy(struct __sk_buff *skb, const struct packe
 		return FRAMING_FORWARD;
 	config = bpf_map_lookup_elem(&splice_config, &zero);
 	/* A dead daemon takes nothing out of its ring; its streams run to their end. */
-	if (!config || p->now - config->alive_ns > DEAD_NS)
+	if (!config || (__s64)(p->now - config->alive_ns) > DEAD_NS)
 		return FRAMING_FORWARD;
 	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
 	__sync_fetch_and_add(&config->dropped, 1);

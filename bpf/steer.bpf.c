@@ -527,8 +527,6 @@ static __always_inline __u32 answer_steer(struct __sk_buff *skb, const struct si
 		/* Without chunks an event's beginning is not known; a segment stands for it. */
 		if (s->body.state == KVPIN_BS_COUNTED || s->body.state == KVPIN_BS_CLOSE)
 			s->body.fresh = 1;
-		have = len <= KVPIN_BPF_HEAD_BYTES ? scratch_load(skb, s, 0, KVPIN_BPF_HEAD_BYTES)
-						   : 0;
 	}
 	pos = body_walk(skb, s, pos, have);
 	if (s->body.state == KVPIN_BS_BAD)

@@ -212,7 +212,7 @@ struct kvpin_backend {
 	__u32 weight;
 	__u32 slots;	/* 0: not limited */
 	__u32 inflight; /* requests dispatched and not yet answered, on all paths */
-	__u32 epoch;	/* grows when the slot is given to another server */
+	__u32 epoch;	/* grows when the slot is given to another server, or that restarts */
 	__u32 waiting;	/* requests that wait in the daemon for a free slot: they come first */
 	__u32 drain_idle_ms; /* 0, or: sessions silent for longer go up, to be moved */
 	__u32 pad;

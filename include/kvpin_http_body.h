@@ -7,8 +7,8 @@
  * for the one byte that tells a server-sent event from a comment ping.
  *
  * The walker is resumable at any byte. kvpin_body_skip() passes over counted bytes in one
- * addition, kvpin_body_step() takes one byte of framing: the daemon drives them in
- * kvpin_body_walk(), BPF by bpf_loop().
+ * addition, kvpin_body_between() over the usual framing between two chunks, kvpin_body_step() takes
+ * one byte of any framing: the daemon drives them in kvpin_body_walk(), BPF by bpf_loop().
  */
 #ifndef KVPIN_HTTP_BODY_H
 #define KVPIN_HTTP_BODY_H
@@ -44,13 +44,13 @@ enum kvpin_body_state {
 };
 
 struct kvpin_body {
-	__u64 left;	/* counted bytes to go; while reading a size line: the size so far */
-	__u64 payload;	/* body bytes passed, framing left out */
-	__u32 events;	/* chunks (or bodies) begun whose first byte is not a comment's ':' */
-	__u16 line;	/* bytes of the current size line, or of all trailers */
-	__u8 state;	/* enum kvpin_body_state */
-	__u8 error;	/* enum kvpin_http_error, when KVPIN_BS_BAD */
-	__u8 fresh;	/* the next payload byte begins a chunk */
+	__u64 left;    /* counted bytes to go; while reading a size line: the size so far */
+	__u64 payload; /* body bytes passed, framing left out */
+	__u32 events;  /* chunks (or bodies) begun whose first byte is not a comment's ':' */
+	__u16 line;    /* bytes of the current size line, or of all trailers */
+	__u8 state;    /* enum kvpin_body_state */
+	__u8 error;    /* enum kvpin_http_error, when KVPIN_BS_BAD */
+	__u8 fresh;    /* the next payload byte begins a chunk */
 	__u8 pad[7];
 };
 
@@ -97,8 +97,8 @@ static __always_inline void kvpin_body_of_request(struct kvpin_body *b, const st
  * 1xx (but 101), 204, 304 and whatever answers HEAD have no body whatever their fields say, and
  * a 2xx to CONNECT begins a tunnel whatever they say.
  */
-static __always_inline void kvpin_body_of_response(struct kvpin_body *b,
-						   const struct kvpin_head *h, __u8 method)
+static __always_inline void kvpin_body_of_response(struct kvpin_body *b, const struct kvpin_head *h,
+						   __u8 method)
 {
 	__builtin_memset(b, 0, sizeof(*b));
 	if (h->status == 101 || (method == KVPIN_METHOD_CONNECT && h->status / 100 == 2))
@@ -281,6 +281,51 @@ static __always_inline int kvpin_body_step(struct kvpin_body *b, __u8 c)
 	}
 }
 
+/* Digits of a size line that kvpin_body_between() takes; a longer one goes byte by byte. */
+#define KVPIN_BETWEEN_DIGITS 4
+
+/**
+ * kvpin_body_between() - take the framing between two chunks' payloads at once
+ * @b: framing state, in none of the states that kvpin_body_counts() names
+ * @w: the next @have bytes (at most 8), the first of them lowest
+ *
+ * Same result as that many calls of kvpin_body_step(). Returns how many bytes it took; 0: not in a
+ * state, or not a line, for which it is: then kvpin_body_step() goes on, and says what is wrong.
+ */
+static __always_inline __u32 kvpin_body_between(struct kvpin_body *b, __u64 w, __u32 have)
+{
+	__u32 taken = 0, digits = 0;
+	__u64 size = 0;
+
+	if (b->state == KVPIN_BS_CHUNK_CR) {
+		if (have < 2 || (w & 0xffff) != 0x0a0d)
+			return 0;
+		b->state = KVPIN_BS_SIZE;
+		taken = 2;
+		w >>= 16;
+	}
+	if (b->state != KVPIN_BS_SIZE)
+		return taken;
+	KVPIN_UNROLL
+	for (int i = 0; i < KVPIN_BETWEEN_DIGITS; i++) {
+		int digit = kvpin_hex_digit(w & 0xff);
+
+		if (digit < 0)
+			break;
+		size = size << 4 | digit;
+		digits++;
+		w >>= 8;
+	}
+	/* The last chunk's line is followed by trailers. */
+	if (!size || taken + digits + 2 > have || (w & 0xffff) != 0x0a0d)
+		return taken;
+	b->left = size;
+	b->line = 0;
+	b->fresh = 1;
+	b->state = KVPIN_BS_CHUNK;
+	return taken + digits + 2;
+}
+
 /**
  * kvpin_body_walk() - pass over what of a message is there (the daemon's driver)
  * @b: framing state
@@ -292,12 +337,16 @@ static __always_inline int kvpin_body_step(struct kvpin_body *b, __u8 c)
  */
 static inline __u64 kvpin_body_walk(struct kvpin_body *b, const __u8 *buf, __u64 len)
 {
-	__u64 pos = 0;
+	__u64 pos = 0, n;
 
 	while (pos < len && b->state != KVPIN_BS_DONE && b->state != KVPIN_BS_BAD) {
-		if (kvpin_body_counts(b))
+		if (kvpin_body_counts(b)) {
 			pos += kvpin_body_skip(b, buf[pos], len - pos);
-		else
+			continue;
+		}
+		n = len - pos >= 8 ? kvpin_body_between(b, kvpin_word(buf, pos), 8) : 0;
+		pos += n;
+		if (!n)
 			kvpin_body_step(b, buf[pos++]);
 	}
 	return pos;

@@ -55,6 +55,7 @@ struct kvpin_names {
 static __always_inline __u8 kvpin_names_find(const struct kvpin_names *names, const __u8 *buf,
 					     __u32 len, __u32 off, __u32 n)
 {
+	const __u8 *run = kvpin_run(buf, off);
 	__u32 at, i, k;
 
 	n = kvpin_forget(buf, n);
@@ -73,7 +74,8 @@ static __always_inline __u8 kvpin_names_find(const struct kvpin_names *names, co
 		/* name->len is n; but a fresh load, so the verifier need not follow n through here. */
 		for (k = 0; k < KVPIN_NAME_WORDS && k * 8 < name->len; k++)
 			differ |= name->word[k] ^
-				  kvpin_low_bytes(kvpin_word_to(buf, off + k * 8, len) | KVPIN_CASE,
+				  kvpin_low_bytes(kvpin_run_word(run, k, buf, off + k * 8, len) |
+							  KVPIN_CASE,
 						  name->len - k * 8);
 		if (!differ)
 			return (__u8)name->field;

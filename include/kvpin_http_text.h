@@ -16,9 +16,11 @@
 #ifdef __bpf__
 #define KVPIN_NAME_SCAN_WORDS 4
 #define KVPIN_TEXT_SCAN_WORDS 8
+#define KVPIN_SCAN_UNROLL     KVPIN_UNROLL
 #else
 #define KVPIN_NAME_SCAN_WORDS KVPIN_HEAD_BYTES_MAX
 #define KVPIN_TEXT_SCAN_WORDS KVPIN_HEAD_BYTES_MAX
+#define KVPIN_SCAN_UNROLL
 #endif
 
 #define KVPIN_ONES  0x0101010101010101ULL
@@ -98,11 +100,16 @@ static __always_inline __u64 kvpin_scan_mark(__u64 w, enum kvpin_scan what)
 static __always_inline __u32 kvpin_scan(const __u8 *buf, __u32 len, __u32 pos,
 					enum kvpin_scan what, __u32 words)
 {
+	const __u8 *run = kvpin_run(buf, pos);
 	__u32 i;
 
-	for (i = 0; i < words && pos < len; i++) {
-		__u64 mark = kvpin_scan_mark(kvpin_word_to(buf, pos, len), what);
+	KVPIN_SCAN_UNROLL
+	for (i = 0; i < KVPIN_TEXT_SCAN_WORDS; i++) {
+		__u64 mark;
 
+		if (i >= words || pos >= len)
+			break;
+		mark = kvpin_scan_mark(kvpin_run_word(run, i, buf, pos, len), what);
 		if (mark) {
 			pos += kvpin_mark_index(mark);
 			break;

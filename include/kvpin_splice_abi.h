@@ -13,7 +13,7 @@
 
 #include "kvpin_abi.h"
 
-#define KVPIN_SPLICE_VERSION 1
+#define KVPIN_SPLICE_VERSION 2
 
 /*
  * The word of a connection to a server: two mode bits, below them a number for each time that it
@@ -83,10 +83,51 @@ enum kvpin_splice_direction {
 	KVPIN_SPLICE_OUT, /* from it */
 };
 
-struct kvpin_splice_ref {
-	__u32 conn;	 /* entry in splice_conns */
-	__u32 direction; /* enum kvpin_splice_direction */
+/*
+ * Which connection does a packet belong to? A table in memory that daemon and program share,
+ * because two system calls per connection and a hash map's look-up per packet cost more than all
+ * the rest. A connection stands in the bucket that the hash of its addresses and ports names, the
+ * same for both directions; the entry itself tells whether it is the one. A full bucket refuses.
+ */
+#define KVPIN_SPLICE_BUCKET_REFS 8
+#define KVPIN_SPLICE_REF_ENTRY	 0x00ffffffU /* 1 + entry; above it eight bits of the hash */
+
+struct kvpin_splice_bucket {
+	__u32 ref[KVPIN_SPLICE_BUCKET_REFS]; /* 0: none */
 };
+
+_Static_assert(sizeof(struct kvpin_splice_bucket) == 32, "half a cache line");
+
+/* Two odd numbers that nobody else knows: a client cannot choose addresses that meet. */
+struct kvpin_splice_hash {
+	__u64 times[2];
+};
+
+/**
+ * kvpin_splice_hash() - of a connection, the same whichever end is called "from"
+ *
+ * The low half names the bucket, the highest eight bits go into the reference.
+ */
+static __always_inline __u64 kvpin_splice_hash(const struct kvpin_splice_hash *secret,
+					       const struct kvpin_splice_key *key)
+{
+	__u64 a = key->from[0] ^ key->to[0], b = key->from[1] ^ key->to[1];
+	__u64 ports =
+		(__u32)(key->from_port + key->to_port) << 16 | (key->from_port ^ key->to_port);
+
+	a |= (__u64)(key->from[2] ^ key->to[2]) << 32;
+	b |= (__u64)(key->from[3] ^ key->to[3]) << 32;
+	a = (a ^ ports << 20) * secret->times[0];
+	b = (b ^ ports) * secret->times[1];
+	a ^= b;
+	return a ^ a >> 32;
+}
+
+/* What of a hash stands in a reference to an entry. */
+static __always_inline __u32 kvpin_splice_ref(__u64 hash, __u32 entry)
+{
+	return (__u32)(hash >> 56) << 24 | (entry + 1);
+}
 
 enum kvpin_splice_role {
 	KVPIN_SPLICE_CLIENT,
@@ -116,46 +157,42 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_ODD_OPTIONS = 1 << 10, /* TCP options in a layout that is not understood */
 	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe: let it see the answer */
 	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
+	KVPIN_SPLICE_OVER = 1 << 13,   /* nobody's: no packet belongs to it */
 };
 
 /*
- * One connection of the daemon's, to a client or to a server. The first part is kept up to date by
- * the program with every packet; the second describes an answer under way and stands in the
- * server's entry only.
+ * One connection of the daemon's, to a client or to a server. The first two cache lines are kept up
+ * to date by the program with every packet; the others describe an answer under way and stand in
+ * the server's entry only. What each packet needs stands in as few lines as possible.
  */
 struct kvpin_splice_conn {
-	__u64 word;   /* server's */
-	__u64 serial; /* of this use of the entry; events name it */
-	__u32 role;   /* enum kvpin_splice_role */
-	__u32 peer;   /* 1 + entry of the other side while TAKEN */
-	__u32 flags;  /* enum kvpin_splice_flag */
-	__u32 worker; /* whose ring */
-
+	__u64 word; /* server's */
 	__be32 local[4], remote[4];
 	__be16 local_port, remote_port;
-	__u32 ifindex;	 /* the device towards the peer */
+	__u32 role;    /* enum kvpin_splice_role */
+	__u32 peer;    /* 1 + entry of the other side while TAKEN */
+	__u32 flags;   /* enum kvpin_splice_flag */
+	__u32 ifindex; /* the device towards the peer */
+	__u32 backend; /* slot */
+
+	__u64 sent;		 /* behind the last byte sent to the peer */
+	__u64 received;		 /* behind the last byte seen from the peer */
+	__u64 acked;		 /* what the peer has acknowledged */
+	__u64 ack_win;		 /* what the socket last told the peer: ACK << 32 | window field */
+	__u32 ts_out, ts_out_ms; /* last timestamp sent to the peer, and when */
+	__u32 ts_in, ts_in_ms;	 /* ... received; of these times only differences mean anything */
+	__u32 has_ts;		 /* 1: ts_in is known, 2: ts_out is */
 	__u32 off;	 /* wire = local + off: client's sequence numbers, server's ACKs of them */
 	__u32 off_taken; /* off when it was taken */
 	__u32 ts_off;	 /* the same for timestamps that the socket sends */
-	__u32 base;	 /* server's: its first byte's number */
-
-	__u64 sent;	/* behind the last byte sent to the peer */
-	__u64 received; /* behind the last byte seen from the peer */
-	__u64 acked;	/* what the peer has acknowledged */
-	__u64 ack_win;	/* what the socket last told the peer: ACK << 32 | window field */
-
-	__u32 ts_out, ts_out_ms; /* last timestamp sent to the peer, and when */
-	__u32 ts_in, ts_in_ms;	 /* ... received */
-	__u32 has_ts;		 /* 1: ts_in is known, 2: ts_out is */
-	__u32 backend;		 /* slot */
 
 	/* -- an answer under way; the server's entry -- */
 	__u64 from;   /* the first byte that goes past, in the server's numbers */
 	__u64 to;     /* the same byte in the client's */
 	__u64 end;    /* behind the answer's last byte, in the client's; 0: not yet known */
-	__u64 fin;    /* the server's FIN, in its numbers; 0: none */
 	__u64 walked; /* up to where `body` stands, in the server's numbers */
 	struct kvpin_body body;
+
 	__u32 framing; /* enum kvpin_splice_framing */
 	__u32 lock;    /* of body, walked and framing: 1 a program, 2 the daemon until the end */
 	__u32 request_end; /* behind the request's last byte, in the numbers of the server's side */
@@ -166,12 +203,22 @@ struct kvpin_splice_conn {
 	__u8 reason;	      /* of CUT, enum kvpin_splice_refusal */
 	__u8 pad;
 	__u32 events; /* body.events at the last token */
-	__u64 started_ns, token_ns, ttft_ns;
-	__u64 last_ns; /* when a byte or an ACK last made progress */
+	__u64 fin;    /* the server's FIN, in its numbers; 0: none */
+	__u64 token_ns;
+	__u64 last_ns; /* when a byte or an ACK last made progress, to a tick */
+	__u64 started_ns;
+
+	__u64 ttft_ns;
+	__u64 serial; /* of this use of the entry; events name it */
+	__u32 worker; /* whose ring */
+	__u32 base;   /* server's: its first byte's number */
 	__u64 pad2[5];
 };
 
 _Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");
+_Static_assert(__builtin_offsetof(struct kvpin_splice_conn, sent) == 64, "what it is");
+_Static_assert(__builtin_offsetof(struct kvpin_splice_conn, from) == 128, "where the answer is");
+_Static_assert(__builtin_offsetof(struct kvpin_splice_conn, framing) == 192, "how it is read");
 
 /* Bytes of a packet that one record of a ring can carry. */
 #define KVPIN_SPLICE_COPY_BYTES 2048

@@ -34,13 +34,18 @@
  * kvpin_word() wants all eight bytes below len. kvpin_word_to() does not: what stands at and
  * behind buf[len] is unspecified in its result (zero, or in BPF whatever the scratch held), and
  * natively it is not read. Callers mask it, or ignore marks there.
+ *
+ * For words that follow each other kvpin_run_word() is kvpin_word_to(buf, i, len), i being k words
+ * behind where kvpin_run() began, k a constant below 8: in BPF the index is masked once for all.
  */
 #ifdef __bpf__
 #ifndef KVPIN_BPF_HEAD_BYTES
 #define KVPIN_BPF_HEAD_BYTES 4096
 #endif
+/* Words that a scan may read on from the last index. */
+#define KVPIN_BPF_SLACK_BYTES 64
 /* Behind the bytes and their slack stands one word through which indices go. */
-#define KVPIN_BPF_SCRATCH_BYTES (KVPIN_BPF_HEAD_BYTES + 16)
+#define KVPIN_BPF_SCRATCH_BYTES (KVPIN_BPF_HEAD_BYTES + KVPIN_BPF_SLACK_BYTES + 8)
 
 /* Hides a value's origin from clang, which otherwise drops a check that it proves redundant but
  * that the verifier still needs. */
@@ -51,7 +56,8 @@
  * and a million instructions do not suffice. What is loaded from a map has no origin. */
 static __always_inline __u64 kvpin_forget(const __u8 *buf, __u64 v)
 {
-	volatile __u64 *cell = (volatile __u64 *)(buf + KVPIN_BPF_HEAD_BYTES + 8);
+	volatile __u64 *cell =
+		(volatile __u64 *)(buf + KVPIN_BPF_HEAD_BYTES + KVPIN_BPF_SLACK_BYTES);
 
 	*cell = v;
 	return *cell;
@@ -71,6 +77,13 @@ static __always_inline __u64 kvpin_word_to(const __u8 *buf, __u32 i, __u32 len)
 {
 	return kvpin_word(buf, i);
 }
+
+static __always_inline const __u8 *kvpin_run(const __u8 *buf, __u32 i)
+{
+	return buf + (kvpin_forget(buf, i) & (KVPIN_BPF_HEAD_BYTES - 1));
+}
+
+#define kvpin_run_word(run, k, buf, i, len) (*(const __u64 *)((run) + (k) * 8))
 #else
 #define kvpin_opaque(v)	       ((void)0)
 #define kvpin_forget(buf, v) (v)
@@ -100,6 +113,9 @@ static __always_inline __u64 kvpin_word_to(const __u8 *buf, __u32 i, __u32 len)
 		w = w << 8 | buf[--len];
 	return w;
 }
+
+#define kvpin_run(buf, i)		    (buf)
+#define kvpin_run_word(run, k, buf, i, len) ((void)(run), kvpin_word_to(buf, i, len))
 #endif
 
 #endif

@@ -213,15 +213,30 @@ def small_client(start, kernel, rcvbuf=8192, timeout=20):
     return start.client(kernel.kvpin, timeout=timeout, rcvbuf=rcvbuf)
 
 
+# A connection enters the kernel's maps when its client has asked so often (user/net/steer.c).
+ENTERS_AFTER = 2
+
+
 def steered_client(start, kernel, *sessions, client=None, path="/json"):
     """A client whose sessions have a connection each, in the kernel's hands. One client only may
-    be connected."""
+    be connected. The first session asks ENTERS_AFTER times, all others once."""
     client = client or start.client(kernel.kvpin)
-    for session in sessions or ("s",):
-        client.send(request(path, session))
-        assert client.answer()[0] == 200
+    for i, session in enumerate(sessions or ("s",)):
+        for _ in range(1 if i else ENTERS_AFTER):
+            client.send(request(path, session))
+            assert client.answer()[0] == 200
         kernel.wait_armed(1)
     return client
+
+
+def ask_to_enter(client, *sessions, path="/json"):
+    """Whole answers, one after the other, until the connection enters the kernel's maps; all the
+    sessions in turn. Returns the last answer."""
+    for i in range(max(ENTERS_AFTER, len(sessions))):
+        client.send(request(path, sessions[i % len(sessions)], VERIFY))
+        last = client.answer()
+        assert last[0] == 200
+    return last
 
 
 def answer_of(client, name, body=None):
@@ -237,19 +252,17 @@ def owners(start, kernel, sims, count):
     """A client in the kernel's hands with `count` sessions, placed evenly, and a connection to
     each server: (client, {session: server})."""
     client, names = start.client(kernel.kvpin), {}
-    for i in range(count):
-        client.send(request("/json", f"s{i}", VERIFY))
+    for i in range(max(count, ENTERS_AFTER)):
+        client.send(request("/json", f"s{i % count}", VERIFY))
         status, fields, _ = client.answer()
         assert status == 200
-        names[f"s{i}"] = fields["x-sim-server"]
+        assert names.setdefault(f"s{i % count}", fields["x-sim-server"]) == fields["x-sim-server"]
     assert set(names.values()) == {sim.name for sim in sims}
     if count > 4:  # too many new sessions in a row: kvpin left this connection to the relay
         client.close()
         wait_until(lambda: kernel.kvpin.status()["connections"] == 0)
         client = start.client(kernel.kvpin)
-        for session in {name: session for session, name in names.items()}.values():
-            client.send(request("/json", session, VERIFY))
-            answer_of(client, names[session])
+        ask_to_enter(client, *{name: session for session, name in names.items()}.values())
     kernel.wait_armed()
     return client, names
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from harness import KVPIN, Client
-from steer_help import NO_CHECKS, wait_until
+from steer_help import ENTERS_AFTER, NO_CHECKS, wait_until
 
 
 def command(kvpin, *words, code=0):
@@ -155,7 +155,8 @@ def test_the_kernel_keeps_to_a_drain(start, kernel):
     homes = {f"s{i}": served(kvpin, f"s{i}") for i in range(2)}
     mine = next(s for s, home in homes.items() if home == "gpu0")
     client = Client(kvpin.addr)
-    assert served(kvpin, mine, client) == "gpu0"
+    for _ in range(ENTERS_AFTER):
+        assert served(kvpin, mine, client) == "gpu0"
     look.wait_armed()
     command(kvpin, "drain", "gpu0", "--deadline", "3s", "--idle", "500ms")
     with look.steers(3):

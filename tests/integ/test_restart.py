@@ -92,13 +92,14 @@ def test_by_default_the_file_is_beside_the_control_socket(start):
     path = kvpin.control.removesuffix(".sock") + ".sessions.state"
     with open(path) as f:
         lines = f.read().splitlines()
-    assert lines[0] == "kvpin-sessions 1" and len(lines) == 2
+    assert lines[0] == "kvpin-sessions 2" and len(lines) == 5 and lines[1].startswith("boot ")
     os.unlink(path)
 
     control = start.tmp / "control.sock"
     kvpin = start.kvpin(sims, *NO_CHECKS, "--control", str(control))
     assert kvpin.stop() == 0
-    assert (start.tmp / "sessions.state").read_text() == "kvpin-sessions 1\n"
+    lines = (start.tmp / "sessions.state").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["kvpin-sessions", "boot", "server", "server"]
     kvpin = start.kvpin(sims, *NO_CHECKS, "--session-state", "off")
     assert kvpin.stop() == 0
     assert not list(start.tmp.glob("control-*.state"))
@@ -133,6 +134,7 @@ def test_an_expired_pin_does_not_come_back(restarts):
     pytest.param(b"not ours\n", id="foreign"),
     pytest.param(b"kvpin-sessions 99\nwhat it may be\n", id="version"),
     pytest.param(b"kvpin-sessions 1\nbroken\n", id="line"),
+    pytest.param(b"kvpin-sessions 2\nserver gpu0 nowhere 1\nboot\nserver \n", id="ledger"),
     pytest.param(bytes(range(256)) * 99, id="binary"),
 ])
 def test_a_broken_file_is_a_warning_and_is_written_anew(restarts, content):

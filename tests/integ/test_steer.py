@@ -9,7 +9,7 @@ import pytest
 
 from harness import Client, checksum, pattern
 from rawserver import chunked, reply
-from steer_help import (REDIRECT, VERIFY, answer_of, frozen, owners, request, small_client,
+from steer_help import (ENTERS_AFTER, REDIRECT, VERIFY, answer_of, frozen, owners, request, small_client,
                         steered_client, switches, wait_until)
 from test_load import load
 
@@ -31,7 +31,22 @@ def test_a_second_request_is_steered_and_the_daemon_sleeps(start, kernel):
     assert switches(steer.kvpin) - woken < 60
     assert steer.kvpin.cpu_seconds() - cpu <= 0.02
     row = steer.kvpin.status("backends")["backends"][0]
-    assert (row["requests_relay"], row["requests_steer"], row["inflight"]) == (1, 1000, 0)
+    assert (row["requests_relay"], row["requests_steer"], row["inflight"]) == (ENTERS_AFTER, 1000, 0)
+
+
+def test_a_connection_that_asks_once_enters_no_map(start, kernel):
+    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1")
+    clients = [start.client(steer.kvpin) for _ in range(5)]
+    for client in clients:
+        client.send(request("/json", "s", VERIFY))
+        answer_of(client, "gpu0")
+    for _ in range(ENTERS_AFTER - 1):  # the last to be looked at: the one worker is done with all
+        clients[0].send(request("/json", "s", VERIFY))
+        answer_of(clients[0], "gpu0")
+    steer.wait_armed()
+    assert len(steer.dump("cookies")) == 2  # its own and its server's
+    assert len(steer.words()) == 1
+    assert steer.gates() == {}
 
 
 def test_sessions_of_one_connection_alternate_between_servers(start, kernel):
@@ -218,6 +233,9 @@ def test_bytes_that_came_before_the_accept_are_served(start, kernel):
         answer_of(client, "gpu0")
         if i % 2:
             answer_of(client, "gpu0")
+        else:
+            client.send(request("/json", f"s{i}", VERIFY))
+            answer_of(client, "gpu0")
     with steer.steers(20):
         for i, client in enumerate(clients):
             steer.wait_armed(20)
@@ -365,7 +383,7 @@ def test_requests_behind_an_answer_that_is_not_read_are_kept(start, kernel, piec
     for i in range(2):
         client.send(request("/json", f"s{i}", VERIFY))
         names[f"s{i}"] = client.answer()[1]["x-sim-server"]
-        steer.wait_armed()
+    steer.wait_armed()
     client.send(request(f"/bytes/{size}?seed=3&manner=chunked&chunk=30000", "s0"))
     wait_until(lambda: steer.total("bytes_down") > size)
     body = bytes(range(250)) * 30

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from harness import BUILD, LOAD, Client, pattern
-from steer_help import (NO_CHECKS, Kernel, request, steered_client, tcp_orphaned,
-                        wait_until, warnings)
+from steer_help import (ENTERS_AFTER, NO_CHECKS, Kernel, ask_to_enter, request, steered_client,
+                        tcp_orphaned, wait_until, warnings)
 
 pytestmark = [pytest.mark.steer_only, pytest.mark.slow]
 CHURN = os.path.join(BUILD, "tests", "kvpin-churn")
@@ -26,7 +26,7 @@ def connection(steer, pick, problems, seed):
     way = pick.randrange(9)
     client = Client(steer.kvpin.addr, 20, 8192) if way == 7 else Client(steer.kvpin.addr)
     try:
-        for _ in range(pick.randrange(1, 4)):
+        for _ in range(pick.randrange(ENTERS_AFTER - 1, ENTERS_AFTER + 3)):
             client.send(request(f"/bytes/2000?seed={seed}", session))
             if client.answer()[2] != pattern(2000, seed):
                 problems.append("bytes")
@@ -129,8 +129,9 @@ def test_connections_of_all_ends_leave_nothing_behind(start):
     clients = [Client(kvpin.addr) for _ in range(1000)]
     for i, client in enumerate(clients):
         client.send(request("/json", f"s{i % 50}"))
-    for client in clients:
+    for i, client in enumerate(clients):
         assert client.answer()[0] == 200
+        ask_to_enter(client, f"s{i % 50}")
     wait_until(lambda: steer.armed() == 1000, 10, lambda: f"{steer.armed()} {steer.gates()}")
     assert steer.gates().get("no_slot", 0) == 0
     for client in clients:

@@ -12,8 +12,8 @@ import xxhash
 
 from harness import BUILD, pattern
 from rawserver import reply
-from steer_help import (REDIRECT, VERIFY, answer_of, frozen, mem_available_kib, owners, request,
-                        small_client, steered_client, wait_until)
+from steer_help import (ENTERS_AFTER, REDIRECT, VERIFY, answer_of, ask_to_enter, frozen,
+                        mem_available_kib, owners, request, small_client, steered_client, wait_until)
 
 pytestmark = pytest.mark.steer_only
 MIB = 1 << 20
@@ -148,8 +148,7 @@ def test_the_budget_of_all_clients_bounds_what_many_slow_ones_leave_queued(start
     clients = []
     for i in range(12):
         clients.append(small_client(start, steer))
-        clients[i].send(request("/json", f"s{i}"))
-        assert clients[i].answer()[0] == 200
+        ask_to_enter(clients[i], f"s{i}")
     steer.wait_armed(12)
     for i, client in enumerate(clients):
         client.send(request(f"/bytes/6000000?seed={i}&manner=chunked&chunk=30000", f"s{i}"))
@@ -192,8 +191,7 @@ def test_connections_beyond_the_limit_wait_and_entries_come_back(start, kernel):
     time.sleep(0.03)
     clients = [start.client(steer.kvpin) for _ in range(2)]
     for client in clients:
-        client.send(request("/json", "s5", VERIFY))
-        answer_of(client, "gpu0")
+        ask_to_enter(client, "s5")
     steer.wait_armed(2)
 
 
@@ -220,11 +218,11 @@ def test_a_full_table_of_sessions_is_no_error(start, kernel):
     assert {key: row[0] for key, row in steer.sessions().items()} == {
         row["session"]: row["backend"] for row in steer.kvpin.status("sessions")["sessions"]}
     client.close()  # whose requests went up too often
-    client, owner = start.client(steer.kvpin), None
+    client = start.client(steer.kvpin)
+    owner = ask_to_enter(client, "stays")[1]["x-sim-server"]
     for _ in range(5):  # one that stays is steered
         client.send(request("/json", "stays", VERIFY))
         status, fields, _ = client.answer()
-        owner = owner or fields["x-sim-server"]
         assert (status, fields["x-sim-server"]) == (200, owner)
         steer.wait_armed()
     with steer.steers(5):
@@ -239,9 +237,7 @@ def test_a_full_ring_loses_no_request(start, kernel):
                    "--steer-ring", "4KiB")
     clients = [start.client(steer.kvpin) for _ in range(150)]
     for i, client in enumerate(clients):
-        client.send(request("/json", f"s{i}", VERIFY))
-    for client in clients:
-        answer_of(client, "gpu0")
+        ask_to_enter(client, f"s{i}")
     steer.wait_armed(150)
     for _ in range(3):
         lost = steer.refusals().get("ring_full", 0)
@@ -272,7 +268,7 @@ def test_requests_behind_an_unread_answer_pass_a_ring_that_is_too_small(start, k
     for i in range(2):
         client.send(request("/json", f"s{i}", VERIFY))
         names[f"s{i}"] = client.answer()[1]["x-sim-server"]
-        steer.wait_armed()
+    steer.wait_armed()
     client.send(request("/bytes/7000000?seed=3&manner=chunked&chunk=30000", "s0"))
     wait_until(lambda: steer.total("bytes_down") > 7000000)
     body = bytes(range(250)) * 200
@@ -301,12 +297,11 @@ def test_without_a_free_hold_the_relay_serves(start, kernel):
     steer = kernel([raw], "--workers", "1", "--steer-holds", "1")
     clients = [start.client(steer.kvpin) for _ in range(8)]
     for i, client in enumerate(clients):
-        client.send(request("/", f"s{i}"))
-        assert client.answer()[2] == b"raw0"
+        assert ask_to_enter(client, f"s{i}", path="/")[2] == b"raw0"
     steer.wait_armed(8)
     for i, client in enumerate(clients):
         client.send(request("/slow", f"s{i}"))
-    wait_until(lambda: len(raw.requests) == 16)
+    wait_until(lambda: len(raw.requests) == 8 * (ENTERS_AFTER + 1))
     assert steer.refusals()["no_hold"] == 7
     go.set()
     for client in clients:
@@ -363,8 +358,9 @@ def test_a_connection_that_the_server_ended_is_never_redirected_to(start, kernel
             while conn.read():
                 conn.send(reply(b"second"))
             return
-        conn.read()
-        conn.send(reply(b"first"))
+        for _ in range(ENTERS_AFTER):
+            conn.read()
+            conn.send(reply(b"first"))
         end.wait(5)
         if how == "rst":
             conn.reset()
@@ -374,17 +370,14 @@ def test_a_connection_that_the_server_ended_is_never_redirected_to(start, kernel
 
     raw = start.raw(script)
     steer = kernel([raw], "--workers", "1")
-    client = start.client(steer.kvpin)
-    client.send(request("/", "s"))
-    assert client.answer()[2] == b"first"
-    steer.wait_armed()
+    client = steered_client(start, steer, "s", path="/")
     with frozen(steer.kvpin):
         end.set()
         assert ended.wait(5)
         client.send(request("/", "s", body=b"y" * 20000))
         wait_until(lambda: steer.armed() == 0)
     assert client.answer()[2] == b"second"
-    assert [r.body for r in raw.requests] == [b"", b"y" * 20000]
+    assert [r.body for r in raw.requests] == [b""] * ENTERS_AFTER + [b"y" * 20000]
     assert list(steer.refusals()) in (["target_gone"], ["no_upstream"]), steer.refusals()
     steer.wait_armed()
     with steer.steers(1):

@@ -2,9 +2,10 @@
 /*
  * How evenly sessions spread: kvpin's placements, by the real decide() and the real table of pins,
  * beside the hashes of other proxies, each written from its documentation: rendezvous hashing
- * (Caddy's lb_policy header: the highest XXH64 of server and key), a ring of 160 CRC-32 points per
- * server (as nginx's hash ... consistent has one; its points are made differently), and the key's hash modulo the number of servers (HAProxy's
- * map-based default).
+ * (Caddy's lb_policy header, of today: the highest XXH64 of server and key; 2.6 takes a 32-bit
+ * FNV), a ring of 160 CRC-32 points per server (nginx's hash ... consistent), and the key's hash
+ * modulo the number of servers (HAProxy's map-based default). Keys are UUIDs. `scripts/bench
+ * fairness --real` counts the same of the real programs.
  *
  *   kvpin-fairness [--check]
  *
@@ -32,16 +33,33 @@ enum way { BALANCED, HASH, RENDEZVOUS, RING, MODULO, WAY_NR };
 static const char *const way_names[WAY_NR] = {"kvpin balanced", "kvpin hash", "rendezvous",
 					      "ring of 160 points", "modulo"};
 
-static uint32_t crc32_of(const char *text)
+static uint32_t crc32_more(uint32_t crc, const void *data, size_t bytes)
 {
-	uint32_t crc = ~0U;
-
-	for (; *text; text++) {
-		crc ^= (uint8_t)*text;
+	for (const uint8_t *at = data; bytes--; at++) {
+		crc ^= *at;
 		for (int i = 0; i < 8; i++)
 			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320U : 0);
 	}
-	return ~crc;
+	return crc;
+}
+
+/* A UUID for each session of each set, from SplitMix64. */
+static void session_key(uint32_t set, uint32_t s, char *key)
+{
+	uint64_t half[2];
+
+	for (uint64_t i = 0; i < 2; i++) {
+		uint64_t z = ((uint64_t)set << 32 | s) * 2 + i + 1;
+
+		z *= 0x9e3779b97f4a7c15ULL;
+		z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+		z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+		half[i] = z ^ (z >> 31);
+	}
+	sprintf(key, "%08x-%04x-4%03x-%04x-%012llx", (uint32_t)(half[0] >> 32),
+		(uint32_t)(half[0] >> 16) & 0xffff, (uint32_t)half[0] & 0xfff,
+		0x8000 | ((uint32_t)(half[1] >> 48) & 0x3fff),
+		(unsigned long long)(half[1] & 0xffffffffffffULL));
 }
 
 struct point {
@@ -79,7 +97,7 @@ static void spread_kvpin(enum placement placement, uint32_t nr, uint32_t servers
 	for (uint32_t s = 0; s < nr; s++) {
 		struct session_txn txn;
 
-		sprintf(key, "session-%u-%u", set, s);
+		session_key(set, s, key);
 		in.session = XXH64(key, strlen(key), 0);
 		session_begin(t, in.session, 1, &txn);
 		in.pin = SESSION_NO_BACKEND;
@@ -90,6 +108,23 @@ static void spread_kvpin(enum placement placement, uint32_t nr, uint32_t servers
 		load[d.backend]++;
 	}
 	session_table_free(t);
+}
+
+/* As ngx_http_upstream_init_chash() makes them: host, a zero, port, the point before. */
+static void ring_points(uint32_t server, struct point *ring)
+{
+	uint32_t base, before = 0;
+	char name[32], *port;
+
+	server_name(server, name);
+	port = strchr(name, ':');
+	*port++ = '\0';
+	base = crc32_more(~0U, name, strlen(name) + 1);
+	base = crc32_more(base, port, strlen(port));
+	for (uint32_t p = 0; p < RING_POINTS; p++) {
+		before = ~crc32_more(base, &before, sizeof(before));
+		ring[p] = (struct point){before, server};
+	}
 }
 
 static uint32_t ring_find(const struct point *ring, uint32_t nr, uint32_t at)
@@ -113,21 +148,18 @@ static void spread_hash(enum way way, uint32_t nr, uint32_t servers, uint32_t se
 	char key[64], name[32], text[128];
 
 	for (uint32_t i = 0; i < servers; i++)
-		for (uint32_t p = 0; p < RING_POINTS; p++) {
-			server_name(i, name);
-			sprintf(text, "%s-%u", name, p);
-			ring[i * RING_POINTS + p] = (struct point){crc32_of(text), i};
-		}
+		ring_points(i, &ring[i * RING_POINTS]);
 	qsort(ring, servers * RING_POINTS, sizeof(ring[0]), point_cmp);
 	for (uint32_t s = 0; s < nr; s++) {
 		uint64_t best = 0;
 		uint32_t to = 0;
 
-		sprintf(key, "session-%u-%u", set, s);
+		session_key(set, s, key);
 		if (way == MODULO) {
 			to = XXH64(key, strlen(key), 0) % servers;
 		} else if (way == RING) {
-			to = ring_find(ring, servers * RING_POINTS, crc32_of(key));
+			to = ring_find(ring, servers * RING_POINTS,
+				       ~crc32_more(~0U, key, strlen(key)));
 		} else {
 			for (uint32_t i = 0; i < servers; i++) {
 				uint64_t score;

@@ -465,7 +465,8 @@ static void reads_print_tables(void **state)
 		    "\"path_in_use\":\"steer\",\"workers\":2,"
 		    "\"connections\":3,\"sessions\":4,"
 		    "\"keys\":{\"header\":9,\"json\":1},"
-		    "\"keyless\":{\"balance\":2},\"advice\":\"do so\","
+		    "\"keyless\":{\"balance\":2},\"peers\":[\"10.0.0.2:7946 up\"],\"advice\":\"do "
+		    "so\","
 		    "\"requests_relay\":5,"
 		    "\"requests_steer\":60,\"requests_splice\":600,\"path_handed_over\":8,\"path_"
 		    "taken_back\":7,"
@@ -487,6 +488,7 @@ static void reads_print_tables(void **state)
 				 "sessions          4\n"
 				 "keys              header 9, json 1\n"
 				 "keyless           balance 2\n"
+				 "peers             10.0.0.2:7946 up\n"
 				 "advice            do so\n"
 				 "requests relayed  5\n"
 				 "requests steered  60\n"
@@ -510,23 +512,24 @@ static void reads_print_tables(void **state)
 	assert_string_equal(
 		out,
 		"NAME  ADDRESS         STATE  FOR  INFLIGHT  SLOTS  WEIGHT  SESSIONS  REQUESTS  "
-		"KERNEL  CAUSE\n"
+		"KERNEL  RESTARTS  CAUSE\n"
 		"gpu0  127.0.0.1:8081  up     59s        12      -       1         3         4  "
-		"     2  -\n"
+		"     2         -  -\n"
 		"b     -               down     -         -      -       -         -         -  "
-		"     -  check\n");
+		"     -         -  check\n");
 	assert_int_equal(ask("sessions --backend gpu0 --limit 1", "200 OK",
 			     "{\"total\":9,\"truncated\":true,\"sessions\":[{\"session\":"
 			     "\"00000000000000aa\",\"backend\":\"gpu0\",\"turns\":2,\"moves\":0,"
-			     "\"context_tokens\":2520,\"last_turn\":\"warm\",\"cold_streak\":0,"
+			     "\"context_tokens\":2520,\"cache\":\"lost\",\"last_turn\":\"warm\","
+			     "\"cold_streak\":0,"
 			     "\"age_s\":90.5,\"idle_s\":0.2}]}",
 			     request, out, err),
 			 CLI_OK);
 	assert_string_equal(request, "GET /v1/sessions?limit=1&backend=gpu0 HTTP/1.1");
-	assert_string_equal(
-		out,
-		"SESSION           BACKEND  TURNS  MOVES  TOKENS  LATEST  COLD    AGE  IDLE\n"
-		"00000000000000aa  gpu0         2      0    2520  warm       -  1m30s    0s\n");
+	assert_string_equal(out, "SESSION           BACKEND  TURNS  MOVES  TOKENS  CACHE  LATEST  "
+				 "COLD    AGE  IDLE\n"
+				 "00000000000000aa  gpu0         2      0    2520  lost   warm     "
+				 "  -  1m30s    0s\n");
 	assert_string_equal(err, "1 of 9 sessions; --limit N lists more\n");
 }
 

@@ -23,7 +23,7 @@
 #define NR(array) (sizeof(array) / sizeof((array)[0]))
 #define TOP_KEYS                                                                                   \
 	"listen, backends, workers, path, placement, forwarded_for, affinity, sessions, guard, "   \
-	"experiment, health, timeouts, limits, steer, splice, metrics, control, user, log"
+	"experiment, health, timeouts, limits, steer, splice, peers, metrics, control, user, log"
 
 struct refused {
 	const char *name;

@@ -45,6 +45,11 @@ uint64_t balancer_now_ms(void)
 	return 1000000;
 }
 
+uint32_t balancer_stamp(void)
+{
+	return 1;
+}
+
 uint64_t balancer_now_ns(void)
 {
 	return 1000000000000;

@@ -127,6 +127,37 @@ static void a_refused_body_stays_refused(void **state)
 	assert_int_equal(kvpin_body_walk(&b, (const uint8_t *)"0\r\n\r\n", 5), 0);
 }
 
+/* Every window of up to seven bytes that can matter, in both states; the eighth goes with each. */
+static void framing_between_chunks_is_taken_as_byte_by_byte(void **state)
+{
+	static const uint8_t kinds[] = {'0', '7', 'F', '\r', '\n', ';', ' '};
+	static const uint8_t states[] = {KVPIN_BS_SIZE, KVPIN_BS_CHUNK_CR, KVPIN_BS_EXT};
+	const uint32_t nr = sizeof(kinds), windows = 7 * 7 * 7 * 7 * 7 * 7 * 7;
+	uint32_t lines = 0;
+
+	for (uint32_t i = 0; i < 3 * windows; i++) {
+		struct kvpin_body at_once = {.state = states[i / windows], .payload = 5, .line = 3};
+		struct kvpin_body stepped = at_once;
+		uint32_t n = i % windows, have = 1 + i % 8, taken;
+		uint64_t w = 0;
+
+		for (uint32_t k = 0; k < 8; k++, n /= nr)
+			w |= (uint64_t)kinds[n % nr] << 8 * k;
+		taken = kvpin_body_between(&at_once, w, have);
+		assert_true(taken <= have);
+		for (uint32_t k = 0; k < taken; k++)
+			assert_int_equal(kvpin_body_step(&stepped, w >> 8 * k), KVPIN_STEP_MORE);
+		if (at_once.state == KVPIN_BS_SIZE) {
+			/* The line follows, and sets these. */
+			stepped.left = at_once.left;
+			stepped.line = at_once.line;
+		}
+		assert_memory_equal(&at_once, &stepped, sizeof(stepped));
+		lines += at_once.state == KVPIN_BS_CHUNK;
+	}
+	assert_true(lines > 1000);
+}
+
 int main(void)
 {
 	static struct CMUnitTest tests[CASES_NR + 8];
@@ -137,6 +168,7 @@ int main(void)
 		cmocka_unit_test(a_close_ends_only_what_lasts_until_the_close),
 		cmocka_unit_test(a_huge_body_is_counted_in_one_step),
 		cmocka_unit_test(a_refused_body_stays_refused),
+		cmocka_unit_test(framing_between_chunks_is_taken_as_byte_by_byte),
 	};
 
 	memcpy(cases, body_cases, sizeof(body_cases));

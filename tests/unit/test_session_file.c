@@ -175,17 +175,18 @@ static void what_was_saved_comes_back(void **state)
 	pin(b, 2, "b", 200000);
 	pin(b, 0xfedcba9876543210, "b", 0);
 	pin(b, 4, "b", TTL_MS + 5000); /* expired by now */
-	assert_int_equal(session_file_save(path, b), 0);
+	assert_int_equal(session_file_save(path, b, NULL), 0);
 	assert_non_null(strstr(logged(), "level=info msg=\"sessions saved\""));
 	drop(b);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
-	assert_memory_equal(read_text(), "kvpin-sessions 1\n", 17);
+	assert_memory_equal(read_text(), "kvpin-sessions 2\nboot ", 22);
+	assert_non_null(strstr(read_text(), "\nserver a 127.0.0.1:81 0 0 -\n"));
 	assert_non_null(strstr(read_text(), "\nfedcba9876543210 b [::1]:82 "));
 
 	/* Slots are numbered anew. */
 	b = balancer_with("x=127.0.0.1:79 b=[::1]:82 a=127.0.0.1:81", 100);
-	n = session_file_load(path, b);
+	n = session_file_load(path, b, NULL);
 	assert_int_equal(n.restored, 3);
 	assert_int_equal(n.expired + n.no_server + n.over_cap + n.malformed, 0);
 	assert_string_equal(find(b, 1, &s), "a");
@@ -201,10 +202,10 @@ static void what_was_saved_comes_back(void **state)
 	assert_int_equal(session_total(b->sessions), 3);
 	assert_non_null(strstr(logged(), "level=info msg=\"sessions restored\""));
 	/* The file stays; without it there is nothing to say. */
-	assert_int_equal(session_file_load(path, b).over_cap, 3); /* all are there already */
+	assert_int_equal(session_file_load(path, b, NULL).over_cap, 3); /* all are there already */
 	logged();
 	unlink(path);
-	assert_int_equal(session_file_load(path, b).restored, 0);
+	assert_int_equal(session_file_load(path, b, NULL).restored, 0);
 	assert_string_equal(logged(), "");
 	drop(b);
 }
@@ -214,9 +215,9 @@ static void an_empty_table_overwrites_the_file(void **state)
 	struct balancer *b = balancer_with("a=127.0.0.1:81", 100);
 
 	write_text("kvpin-sessions 1\n" LINE_ID " whatever\n", 44);
-	assert_int_equal(session_file_save(path, b), 0);
-	assert_string_equal(read_text(), "kvpin-sessions 1\n");
-	assert_int_equal(session_file_load(path, b).malformed, 0);
+	assert_int_equal(session_file_save(path, b, NULL), 0);
+	assert_null(strstr(read_text(), LINE_ID));
+	assert_int_equal(session_file_load(path, b, NULL).malformed, 0);
 	drop(b);
 }
 
@@ -228,10 +229,10 @@ static void a_server_is_the_same_by_name_and_address_only(void **state)
 	pin(b, 1, "a", 0);
 	pin(b, 2, "b", 0);
 	pin(b, 3, "c", 0);
-	session_file_save(path, b);
+	session_file_save(path, b, NULL);
 	drop(b);
 	b = balancer_with("a=127.0.0.1:81 b=127.0.0.1:99 cc=127.0.0.1:83", 100);
-	n = session_file_load(path, b);
+	n = session_file_load(path, b, NULL);
 	assert_int_equal(n.restored, 1);
 	assert_int_equal(n.no_server, 2);
 	assert_non_null(find(b, 1, NULL));
@@ -256,7 +257,7 @@ static void pins_age_while_kvpin_is_down(void **state)
 		ago(TTL_MS + 1000), ago(TTL_MS + 1000), ago(TTL_MS - 60000), ago(TTL_MS),
 		ago(-86400000));
 	write_text(text, strlen(text));
-	n = session_file_load(path, b);
+	n = session_file_load(path, b, NULL);
 	assert_int_equal(n.expired, 3);
 	assert_int_equal(n.restored, 2);
 	assert_string_equal(find(b, 2, &s), "a");
@@ -278,10 +279,10 @@ static void of_too_many_the_latest_used_come_back(void **state)
 
 	for (uint64_t i = 0; i < 500; i++)
 		pin(b, i, "a", i * 7 % 500 * 1000);
-	session_file_save(path, b);
+	session_file_save(path, b, NULL);
 	drop(b);
 	b = balancer_with("a=127.0.0.1:81", 100);
-	n = session_file_load(path, b);
+	n = session_file_load(path, b, NULL);
 	assert_int_equal(n.restored, 100);
 	assert_int_equal(n.over_cap, 400);
 	for (uint64_t i = 0; i < 500; i++)
@@ -332,7 +333,7 @@ static void malformed_lines_are_counted_and_the_others_count(void **state)
 	len += sprintf(text + len, "\n00000000000000bb " SERVER_A " %s %s 1 0\n", ago(0), ago(0));
 	len += sprintf(text + len, "00000000000000cc " SERVER_A " %s %s 1 0", ago(0), ago(0));
 	write_text(text, len);
-	n = session_file_load(path, b);
+	n = session_file_load(path, b, NULL);
 	assert_int_equal(n.malformed, sizeof(bad) / sizeof(bad[0]) + 2);
 	assert_int_equal(n.expired, 0);
 	assert_int_equal(n.restored, 1);
@@ -344,7 +345,7 @@ static void malformed_lines_are_counted_and_the_others_count(void **state)
 static void a_file_of_another_kind_or_version_is_ignored(void **state)
 {
 	static const char *const heads[] = {"",
-					    "kvpin-sessions 2\n",
+					    "kvpin-sessions 3\n",
 					    "kvpin-sessions 1",
 					    "kvpin-sessions 10\n",
 					    "\n",
@@ -360,10 +361,109 @@ static void a_file_of_another_kind_or_version_is_ignored(void **state)
 		if (!heads[i][0])
 			text[0] = '\0';
 		write_text(text, strlen(text));
-		n = session_file_load(path, b);
+		n = session_file_load(path, b, NULL);
 		assert_int_equal(n.restored + n.malformed, 0);
 		assert_non_null(strstr(logged(), "level=warn msg=\"ignored a file"));
 	}
+	drop(b);
+}
+
+static void note(struct balancer *b, uint64_t id, enum guard_turn turn, uint64_t context)
+{
+	struct session s;
+
+	find(b, id, &s);
+	session_note(b->sessions, id, s.backend, turn, context, 321);
+}
+
+static void the_ledger_comes_back_with_the_pins(void **state)
+{
+	struct balancer *b = balancer_with("a=127.0.0.1:81 b=127.0.0.1:82", 100);
+	static struct restart_watch w;
+	static const char other_boot[] =
+		"kvpin-sessions 2\nboot then\nserver " SERVER_A " 7 8 0000000000000012\n";
+	const uint64_t cookie[] = {0x12, 0xfedcba9876543210};
+	const struct restart_seen *seen;
+	struct session s;
+
+	restart_watch_init(&w);
+	pin(b, 1, "a", 0);
+	note(b, 1, GUARD_TURN_COLD, 123456);
+	note(b, 1, GUARD_TURN_COLD, 123456);
+	pin(b, 2, "b", 0);
+	note(b, 2, GUARD_TURN_WARM, 4);
+	backend_report_refused(backend_find(&b->backends, "b"));
+	backend_find(&b->backends, "a")->rate = 1ULL << 40;
+	backend_find(&b->backends, "a")->exchange_ms = 1500;
+	restart_watch_expect(&w, backend_find(&b->backends, "a"), cookie, 2);
+	assert_int_equal(session_file_save(path, b, &w), 0);
+	drop(b);
+
+	memset(w.seen, 0, sizeof(w.seen));
+	b = balancer_with("b=127.0.0.1:82 a=127.0.0.1:81", 100);
+	assert_int_equal(session_file_load(path, b, &w).restored, 2);
+	find(b, 1, &s);
+	assert_int_equal(s.context, 123456);
+	assert_int_equal(s.prefill_ms, 321);
+	assert_int_equal(s.cold, 2);
+	assert_int_equal(s.turn, GUARD_TURN_COLD);
+	assert_int_equal(s.generation, backend_generation(backend_find(&b->backends, "a")));
+	find(b, 2, &s);
+	assert_int_equal(s.turn, GUARD_TURN_WARM);
+	assert_int_not_equal(s.generation, backend_generation(backend_find(&b->backends, "b")));
+	assert_int_equal(backend_find(&b->backends, "a")->rate, 1ULL << 40);
+	assert_int_equal(backend_find(&b->backends, "a")->exchange_ms, 1500);
+	assert_int_equal(backend_find(&b->backends, "b")->rate, 0);
+	seen = restart_watch_seen(&w, backend_find(&b->backends, "a"));
+	assert_int_equal(seen->nr, 2);
+	assert_memory_equal(seen->cookie, cookie, sizeof(cookie));
+	drop(b);
+
+	/* Another boot: no socket of today is one of then. */
+	write_text(other_boot, strlen(other_boot));
+	b = balancer_with("a=127.0.0.1:81", 100);
+	assert_int_equal(session_file_load(path, b, &w).malformed, 0);
+	seen = restart_watch_seen(&w, backend_find(&b->backends, "a"));
+	assert_int_equal(seen->nr, 1);
+	assert_int_equal(seen->cookie[0], 0);
+	assert_int_equal(backend_find(&b->backends, "a")->rate, 7);
+	drop(b);
+	restart_watch_fini(&w);
+}
+
+static void a_ledger_that_is_malformed_is_no_ledger(void **state)
+{
+	static const char *const bad[] = {
+		"boot\n",
+		"boot \n",
+		"boot a b\n",
+		"server\n",
+		"server " SERVER_A "\n",
+		"server " SERVER_A " 7 8\n",
+		"server " SERVER_A " 7 8 \n",
+		"server " SERVER_A " 7 8 12\n",
+		"server " SERVER_A " 7 8 0000000000000012,\n",
+		"server " SERVER_A " 7 8 -,0000000000000012\n",
+		"server " SERVER_A " x 8 -\n",
+		"server " SERVER_A " 7 8 - \n",
+		LINE_ID " " SERVER_A " 9.000 9.000 1 0\n",
+		LINE_ID " " SERVER_A " 9.000 9.000 1 0 5 6 7 tepid kept\n",
+		LINE_ID " " SERVER_A " 9.000 9.000 1 0 5 6 7 warm gone\n",
+		LINE_ID " " SERVER_A " 9.000 9.000 1 0 5 6 256 warm kept\n",
+		LINE_ID " " SERVER_A " 9.000 9.000 1 0 5 6 7 warm kept more\n",
+	};
+	struct balancer *b = balancer_with("a=127.0.0.1:81", 100);
+	struct session_file_counts n;
+	char text[4096] = "kvpin-sessions 2\n";
+
+	for (unsigned int i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		strcat(text, bad[i]);
+	sprintf(text + strlen(text), "00000000000000bb " SERVER_A " %s %s 1 0 5 6 7 warm kept\n",
+		ago(0), ago(0));
+	write_text(text, strlen(text));
+	n = session_file_load(path, b, NULL);
+	assert_int_equal(n.malformed, sizeof(bad) / sizeof(bad[0]));
+	assert_int_equal(n.restored, 1);
 	drop(b);
 }
 
@@ -376,28 +476,28 @@ static void what_cannot_be_read_or_written_is_a_warning(void **state)
 	pin(b, 1, "a", 0);
 	/* No directory: said at the start, too. */
 	sprintf(elsewhere, "%s/missing/sessions.state", dir);
-	assert_int_equal(session_file_load(elsewhere, b).restored, 0);
+	assert_int_equal(session_file_load(elsewhere, b, NULL).restored, 0);
 	text = logged();
 	assert_non_null(strstr(text, "level=warn"));
 	assert_non_null(strstr(text, elsewhere));
 	assert_non_null(strstr(text, "sessions.state"));
-	assert_int_equal(session_file_save(elsewhere, b), -ENOENT);
+	assert_int_equal(session_file_save(elsewhere, b, NULL), -ENOENT);
 	text = logged();
 	assert_non_null(strstr(text, "level=warn msg=\"cannot save the sessions\""));
 	assert_non_null(strstr(text, elsewhere));
 	/* A directory, and a pipe that nobody writes to. */
 	assert_int_equal(mkdir(path, 0700), 0);
-	assert_int_equal(session_file_load(path, b).restored, 0);
+	assert_int_equal(session_file_load(path, b, NULL).restored, 0);
 	assert_non_null(strstr(logged(), "level=warn"));
-	assert_true(session_file_save(path, b) < 0);
+	assert_true(session_file_save(path, b, NULL) < 0);
 	assert_non_null(strstr(logged(), "level=warn"));
 	rmdir(path);
 	assert_int_equal(mkfifo(path, 0600), 0);
-	assert_int_equal(session_file_load(path, b).restored, 0);
+	assert_int_equal(session_file_load(path, b, NULL).restored, 0);
 	assert_non_null(strstr(logged(), "level=warn"));
 	/* Writing replaces it. */
-	assert_int_equal(session_file_save(path, b), 0);
-	assert_int_equal(session_file_load(path, b).over_cap, 1);
+	assert_int_equal(session_file_save(path, b, NULL), 0);
+	assert_int_equal(session_file_load(path, b, NULL).over_cap, 1);
 	drop(b);
 }
 
@@ -407,7 +507,7 @@ static void a_full_disk_leaves_the_old_file(void **state)
 	struct rlimit old, tight = {.rlim_cur = 65536};
 
 	pin(b, 1, "a", 0);
-	assert_int_equal(session_file_save(path, b), 0);
+	assert_int_equal(session_file_save(path, b, NULL), 0);
 	for (uint64_t i = 2; i < 20000; i++)
 		pin(b, i, "a", 0);
 	logged();
@@ -415,12 +515,12 @@ static void a_full_disk_leaves_the_old_file(void **state)
 	tight.rlim_max = old.rlim_max;
 	signal(SIGXFSZ, SIG_IGN);
 	setrlimit(RLIMIT_FSIZE, &tight);
-	assert_true(session_file_save(path, b) < 0);
+	assert_true(session_file_save(path, b, NULL) < 0);
 	setrlimit(RLIMIT_FSIZE, &old);
 	assert_non_null(strstr(logged(), "level=warn msg=\"cannot save the sessions\""));
 	drop(b);
 	b = balancer_with("a=127.0.0.1:81", 100);
-	assert_int_equal(session_file_load(path, b).restored, 1);
+	assert_int_equal(session_file_load(path, b, NULL).restored, 1);
 	drop(b);
 }
 
@@ -446,12 +546,12 @@ static void a_million_pins_are_saved_and_restored(void **state)
 		pin(b, i * 0x9e3779b97f4a7c15, name, i * 31 % TTL_MS / 2);
 	}
 	start = seconds();
-	assert_int_equal(session_file_save(path, b), 0);
+	assert_int_equal(session_file_save(path, b, NULL), 0);
 	save_s = seconds() - start;
 	drop(b);
 	b = balancer_with(servers, PINS + PINS / 10);
 	start = seconds();
-	assert_int_equal(session_file_load(path, b).restored, PINS);
+	assert_int_equal(session_file_load(path, b, NULL).restored, PINS);
 	load_s = seconds() - start;
 	assert_int_equal(session_total(b->sessions), PINS);
 	assert_string_equal(find(b, 6 * 0x9e3779b97f4a7c15, NULL), "gpu2");
@@ -472,6 +572,8 @@ int main(void)
 		TEST(of_too_many_the_latest_used_come_back),
 		TEST(malformed_lines_are_counted_and_the_others_count),
 		TEST(a_file_of_another_kind_or_version_is_ignored),
+		TEST(the_ledger_comes_back_with_the_pins),
+		TEST(a_ledger_that_is_malformed_is_no_ledger),
 		TEST(what_cannot_be_read_or_written_is_a_warning),
 		TEST(a_full_disk_leaves_the_old_file),
 		TEST(a_million_pins_are_saved_and_restored),

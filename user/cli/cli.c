@@ -23,6 +23,8 @@ static const struct cli_command commands[] = {
 	 cmd_backends},
 	{"sessions", "[--backend NAME] [--limit N] [--json] [--control PATH]",
 	 "which session is on which server", cmd_sessions},
+	{"top", "[--once] [--interval DUR] [--json] [--control PATH]",
+	 "servers and hottest sessions, again and again", cmd_top},
 	{"explain", "[--last N] [--session KEY] [--json] | --config FILE --request FILE",
 	 "why requests went where they went", cmd_explain},
 	{"report", "[--json] [--control PATH]", "the experiment's two arms beside each other",

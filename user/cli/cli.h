@@ -36,6 +36,8 @@ int cmd_status(const struct cli_command *self, int argc, char **argv);
 int cmd_backends(const struct cli_command *self, int argc, char **argv);
 int cmd_sessions(const struct cli_command *self, int argc, char **argv);
 int cmd_reload(const struct cli_command *self, int argc, char **argv);
+/* user/cli/cmd_top.c */
+int cmd_top(const struct cli_command *self, int argc, char **argv);
 
 /* user/cli/cmd_guard.c */
 int cmd_drain(const struct cli_command *self, int argc, char **argv);

@@ -52,6 +52,7 @@ static void print_status(const json_t *answer)
 		{"sessions", "sessions", TABLE_NUMBER, NULL},
 		{"keys", "keys", TABLE_TEXT, NULL},
 		{"keyless", "keyless", TABLE_TEXT, NULL},
+		{"peers", "peers", TABLE_TEXT, ""},
 		{"advice", "advice", TABLE_TEXT, ""},
 		{"requests relayed", "requests_relay", TABLE_NUMBER, NULL},
 		{"requests steered", "requests_steer", TABLE_NUMBER, NULL},
@@ -86,6 +87,7 @@ static void print_backends(const json_t *answer)
 		{"SESSIONS", "sessions", TABLE_NUMBER, NULL},
 		{"REQUESTS", "requests", TABLE_NUMBER, NULL},
 		{"KERNEL", "requests_kernel", TABLE_NUMBER, NULL},
+		{"RESTARTS", "restarts", TABLE_NUMBER, "0"},
 		{"CAUSE", "cause", TABLE_TEXT, "none"},
 	};
 
@@ -137,6 +139,7 @@ static void print_sessions(const json_t *answer)
 		{"TURNS", "turns", TABLE_NUMBER, NULL},
 		{"MOVES", "moves", TABLE_NUMBER, NULL},
 		{"TOKENS", "context_tokens", TABLE_NUMBER, "0"},
+		{"CACHE", "cache", TABLE_TEXT, "kept"},
 		{"LATEST", "last_turn", TABLE_TEXT, ""},
 		{"COLD", "cold_streak", TABLE_NUMBER, "0"},
 		{"AGE", "age_s", TABLE_SECONDS, NULL},

@@ -325,7 +325,7 @@ static json_t *explain_offline(struct balancer *b, const char *path, char *why)
 	if (request_read(c, path, in, r, why))
 		goto out;
 	if (config_session_state(c))
-		session_file_load(config_session_state(c), b);
+		session_file_load(config_session_state(c), b, NULL);
 	session_look(b, in, r);
 	in->guard.control = in->keyed && guard_control(in->session, c->experiment_milli);
 	decide_view(in, &b->backends, b->sessions, balancer_now_ms());

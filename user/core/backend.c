@@ -155,6 +155,7 @@ static void backend_forget(struct backend *b, uint64_t now_ms)
 	b->bad = 0;
 	b->checked = false;
 	b->refused = false;
+	b->restarts = 0;
 	b->exchange_ms = 0;
 	b->rate = 0;
 	backend_undrain(b);
@@ -396,4 +397,12 @@ void backend_report_refused(struct backend *b)
 {
 	if (!atomic_exchange(&b->refused, true))
 		cache_lost(b);
+}
+
+void backend_report_restart(struct backend *b, uint32_t generation)
+{
+	b->restarts++;
+	/* Connections from before lead nowhere, or to somebody who keeps them open for it. */
+	__atomic_fetch_add(&b->shared->epoch, 1, __ATOMIC_RELAXED);
+	atomic_compare_exchange_strong(&b->generation, &generation, generation + 1);
 }

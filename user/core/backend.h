@@ -63,6 +63,7 @@ struct backend {
 	_Atomic uint64_t rate;	      /* bytes per second of cold prefill; 0: not known yet */
 	_Atomic uint64_t drain_ms;    /* deadline of its drain, monotonic; 0: not drained */
 	_Atomic bool drain_over;      /* ... which has passed */
+	_Atomic uint64_t restarts;    /* that were noticed, by backend_report_restart() */
 	_Atomic bool refused;	      /* the last check was refused: it was told of once */
 	_Atomic bool slots_auto;      /* slots are what the server says */
 	_Atomic uint32_t good, bad;   /* consecutive results of the check, since the last change */
@@ -218,5 +219,12 @@ void backend_set_slots(struct backend *b, uint32_t slots);
 /** backend_report_refused() - a check met a closed port: whoever listens there next has an empty
  * cache. Before backend_report_check(), which ends the run of such checks */
 void backend_report_refused(struct backend *b);
+
+/**
+ * backend_report_restart() - another process listens there now
+ * @generation: of the cache when the former one was seen last: if it has grown since, the loss is
+ *              known already, and sessions that spoke meanwhile are not made cold again
+ */
+void backend_report_restart(struct backend *b, uint32_t generation);
 
 #endif

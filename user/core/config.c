@@ -128,6 +128,7 @@ void config_defaults(struct config *c)
 	c->session_ttl_ms = HOUR_MS;
 	c->session_max = 1000000;
 	strcpy(c->session_state, "auto");
+	strcpy(c->peers.secret, "off");
 	strcpy(c->health.path, "/health");
 	c->health.interval_ms = 2 * SECOND_MS;
 	c->health.timeout_ms = SECOND_MS;
@@ -400,6 +401,9 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
 		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
 			      c->steer.ring_bytes);
+	if (config_peers(c) && (!strcmp(c->peers.secret, "off") || c->peers.secret[0] != '/'))
+		return refuse(&to, "peers.secret is not set; write the absolute path of a file "
+				   "that holds the same secret on all balancers");
 	if (check_choices(c, &to) || check_bounds(c, &to) || check_listen(c, &to) ||
 	    check_backends(c, &to) || check_health(c, &to))
 		return -EINVAL;

@@ -26,6 +26,7 @@
 /* A held request and pipelined ones behind it must fit one buffer (base/buf.h). */
 #define HOLD_BYTES_MAX	 (896 * 1024)
 #define HEALTH_PATH_MAX	 128
+#define METRIC_NAME_MAX	 64
 #define CONTROL_PATH_MAX 108 /* sun_path */
 #define USER_NAME_MAX	 33
 #define STATE_PATH_MAX	 256
@@ -100,6 +101,13 @@ struct backend_config {
 	bool slots_auto; /* ask the server how many (ops/props.c) */
 };
 
+#define PEERS_MAX 8
+
+struct addr_list {
+	unsigned int nr;
+	struct addr one[PEERS_MAX];
+};
+
 struct config {
 	unsigned int nr_listen;
 	struct addr listen[LISTEN_MAX];
@@ -137,6 +145,8 @@ struct config {
 		uint32_t interval_ms;	    /* 0: no active checks */
 		uint32_t timeout_ms;
 		uint32_t rise, fall; /* consecutive results that change the verdict */
+		char start_metric[METRIC_NAME_MAX]; /* on /metrics: when it was started; empty: not
+						     * asked */
 	} health;
 
 	struct {
@@ -171,6 +181,13 @@ struct config {
 		uint32_t body_bytes; /* other answers are long from here on */
 		uint32_t ring_bytes; /* of each worker's events; a power of two */
 	} splice;
+
+	/* Other balancers that share pins with this one. */
+	struct {
+		struct addr_list listen; /* one at most */
+		struct addr_list to;
+		char secret[STATE_PATH_MAX]; /* file that holds it, or "off" */
+	} peers;
 
 	bool has_metrics;
 	struct addr metrics;
@@ -212,6 +229,12 @@ uint32_t config_key_index(const struct config *c, enum key_kind kind);
 /** config_keys_in_head() - does a request's first session header always decide, wherever it is
  * read? Then the kernel may look the session up (a request without one is passed up) */
 bool config_keys_in_head(const struct config *c);
+
+/** config_peers() - does this balancer share pins with others? */
+static inline bool config_peers(const struct config *c)
+{
+	return c->peers.listen.nr || c->peers.to.nr;
+}
 
 /** config_session_state() - the file for the pins of a finished configuration, or NULL */
 const char *config_session_state(const struct config *c);

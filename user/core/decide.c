@@ -125,7 +125,14 @@ static uint32_t view_wait_ms(const struct backend_view *v, const struct means *m
 static uint32_t view_cold_ms(const struct decide_input *in, const struct backend_view *v,
 			     const struct means *m)
 {
-	return guard_cold_ms(in->guard.context, v->rate ? v->rate : m->rate);
+	uint64_t rate = v->rate ? v->rate : m->rate, bytes = in->guard.context;
+
+	if (!in->keyed && in->prefix.windows && bytes && rate) {
+		bytes = decide_prefix_missing(in, v);
+		if (!bytes)
+			return 0;
+	}
+	return guard_cold_ms(bytes, rate);
 }
 
 static void eligible_fill(struct eligible *e, const struct decide_input *in, uint64_t avoided,
@@ -331,8 +338,60 @@ static bool view_room(const struct decide_input *in, const struct backend_view *
 	return v->queued < in->guard.queue;
 }
 
+static uint32_t sum_ms(uint32_t a, uint32_t b)
+{
+	if (a == GUARD_UNKNOWN || b == GUARD_UNKNOWN)
+		return GUARD_UNKNOWN;
+	return a < GUARD_UNKNOWN - 1 - b ? a + b : GUARD_UNKNOWN - 1;
+}
+
+/*
+ * A prompt whose owner is full, where requests are to wait for their owner: the wait and what is
+ * still to be prefilled there, against what a free one has to prefill. False: it is placed like any
+ * other.
+ */
+static bool prefix_waits(const struct decide_input *in, const struct eligible *e,
+			 const struct eligible *some, const struct means *m,
+			 struct kvpin_decision *out)
+{
+	struct guard_full full = {
+		.busy = in->guard.busy,
+		.go_ms = GUARD_UNKNOWN,
+		.room = true,
+		.fresh = in->guard.fresh,
+		.waited = in->guard.waited,
+		.go = in->guard.go,
+	};
+	const struct backend_view *owner, *other = NULL;
+
+	if (in->keyed || !in->prefix.windows || in->guard.busy != GUARD_PREFER_OWNER)
+		return false;
+	owner = decide_prefix_owner(in, e->view, e->nr, some->nr ? some->view : e->view,
+				    some->nr ? some->nr : e->nr);
+	if (!owner || view_free(owner) || !view_room(in, owner))
+		return false;
+	full.stay_ms = sum_ms(view_wait_ms(owner, m), view_cold_ms(in, owner, m));
+	full.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN;
+	if (some->nr) {
+		other = choose(in, e, some, out);
+		full.elsewhere = true;
+		full.go_ms = view_cold_ms(in, other, m);
+	}
+	out->guard = guard_full(&full);
+	out->stay_ms = full.stay_ms;
+	out->go_ms = full.go_ms;
+	if (out->guard == GUARD_SPILL) {
+		out->backend = other->id;
+		return true;
+	}
+	out->backend = owner->id;
+	out->reason = DECIDE_PREFIX;
+	out->disturbed = SESSION_NO_BACKEND;
+	return true;
+}
+
 /* Nobody's session, or one that lost its server: where to? */
-static void place(const struct decide_input *in, const struct eligible *e,
+static void place(const struct decide_input *in, const struct eligible *e, const struct means *m,
 		  struct kvpin_decision *out)
 {
 	const struct backend_view *v;
@@ -346,6 +405,8 @@ static void place(const struct decide_input *in, const struct eligible *e,
 	struct eligible some;
 
 	eligible_free(&some, e, NULL);
+	if (prefix_waits(in, e, &some, m, out))
+		return;
 	if (some.nr) {
 		v = choose(in, e, &some, out);
 		out->guard = v->slots ? GUARD_FREE : GUARD_UNLIMITED;
@@ -359,13 +420,6 @@ static void place(const struct decide_input *in, const struct eligible *e,
 }
 
 /* ---- a server that is full, or too loaded ---- */
-
-static uint32_t sum_ms(uint32_t a, uint32_t b)
-{
-	if (a == GUARD_UNKNOWN || b == GUARD_UNKNOWN)
-		return GUARD_UNKNOWN;
-	return a < GUARD_UNKNOWN - 1 - b ? a + b : GUARD_UNKNOWN - 1;
-}
 
 /* Those where the prefill is cheapest. */
 static void eligible_cheapest(struct eligible *e)
@@ -494,7 +548,7 @@ void decide(const struct decide_input *in, struct kvpin_decision *out)
 			owner = NULL;
 	}
 	if (!owner)
-		place(in, &e, out);
+		place(in, &e, &m, out);
 	else if (view_free(owner))
 		owner_loaded(in, &e, out);
 	else

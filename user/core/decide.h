@@ -96,7 +96,8 @@ struct decide_candidate {
 	double rendezvous; /* higher wins; 0 without a key */
 	uint32_t slots, inflight, queued;
 	uint32_t wait_ms; /* until it has a free slot; GUARD_UNKNOWN */
-	uint32_t cold_ms; /* prefill from nothing there; GUARD_UNKNOWN */
+	uint32_t cold_ms; /* prefill there: of all, or of what it does not hold of a prompt;
+			   * GUARD_UNKNOWN */
 };
 
 struct kvpin_decision {
@@ -148,7 +149,10 @@ void decide_configure(struct decide_input *in, const struct config *config);
  * Without a key: round-robin where that is the placement, else fewest in flight by weight, equal
  * ones in turn, counted as round-robin counts.
  *
- * Without a key but with windows of a prompt: decide_prefix(), whatever the placement.
+ * Without a key but with windows of a prompt: decide_prefix(), whatever the placement. Where
+ * requests are to wait for their owner (GUARD_PREFER_OWNER) and the hot owner is within the load
+ * guard but full, with room in its queue, guard_full() weighs the wait and the prefill of what it
+ * does not hold against the prefill at the free one that decide_prefix() would choose.
  *
  * Avoided servers are no candidates while there are others; a pin to one of them is left then
  * (MOVED_AVOID).

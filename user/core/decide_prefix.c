@@ -93,3 +93,25 @@ const struct backend_view *decide_prefix(const struct decide_input *in,
 		chosen = coldest(m, within, nr_within);
 	return chosen;
 }
+
+const struct backend_view *decide_prefix_owner(const struct decide_input *in,
+					       const struct backend_view *const *all,
+					       uint32_t nr_all,
+					       const struct backend_view *const *view, uint32_t nr)
+{
+	const struct prefix_match *m = &in->prefix;
+	const struct backend_view *owner = deepest(m, all, nr_all);
+
+	if (!hot(m, owner) || !within_guard(m, owner->inflight, least_inflight(view, nr)))
+		return NULL;
+	return owner;
+}
+
+uint64_t decide_prefix_missing(const struct decide_input *in, const struct backend_view *v)
+{
+	const struct prefix_match *m = &in->prefix;
+	uint32_t held = m->depth[v->id] > m->shared ? m->depth[v->id] : m->shared;
+
+	/* 64 bits of a size times 9 bits of windows. */
+	return (uint64_t)((unsigned __int128)in->guard.context * (m->windows - held) / m->windows);
+}

@@ -32,4 +32,24 @@ const struct backend_view *decide_prefix(const struct decide_input *in,
 					 const struct backend_view *const *view, uint32_t nr,
 					 struct kvpin_decision *out);
 
+/**
+ * decide_prefix_owner() - the owner that decide_prefix() would prefer if only it had room
+ * @all, @nr_all: the eligible servers
+ * @view, @nr: the candidates that the load guard compares with; at least one
+ *
+ * Returns the hot owner where it is within the load guard, else NULL.
+ */
+const struct backend_view *decide_prefix_owner(const struct decide_input *in,
+					       const struct backend_view *const *all,
+					       uint32_t nr_all,
+					       const struct backend_view *const *view, uint32_t nr);
+
+/**
+ * decide_prefix_missing() - bytes of a request that a server has to prefill
+ * @in: guard.context is the request's size; prefix.windows is not 0
+ *
+ * All but the share of the windows that it holds; what most sessions share is held everywhere.
+ */
+uint64_t decide_prefix_missing(const struct decide_input *in, const struct backend_view *v);
+
 #endif

@@ -12,14 +12,12 @@
  * comes up at the old end is asked for first: if it was used, it is corrected and goes to the new
  * end, and that counts as work like a removal.
  *
- * Never reads a clock, never allocates after session_table_new() but to sort. Longer than other
- * files, because all of it keeps the same few invariants of a shard under its lock.
+ * Never reads a clock, never allocates after session_table_new(). The same invariants hold in
+ * session_bulk.c.
  */
-#include "core/session.h"
+#include "core/session_private.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 /* Enough that workers of a large host rarely meet on one lock. */
@@ -31,42 +29,8 @@
 /* Old pins that an insert asks the mirror about at most, in search of one that was not used: each
  * is a system call under the lock. */
 #define LOOKS_PER_INSERT 8
-/* Pins looked at by sweep and list under one hold of a lock: some tens of microseconds. */
-#define SWEEP_PER_LOCK	       64
-#define LIST_PER_LOCK	       1024
-#define LIST_PER_LOCK_MIRRORED 64
-#define CACHE_LINE	       64
-
-struct entry {
-	struct session session; /* backend is SESSION_NO_BACKEND while the entry is free */
-	uint32_t chain;		/* next in the bucket, or in the free list */
-	uint32_t newer, older;	/* ring by last use */
-};
-
-_Static_assert(sizeof(struct entry) == 64, "what the README says a session costs");
-
-struct shard {
-	pthread_mutex_t lock;
-	struct entry *entry;
-	uint32_t *bucket;
-	uint32_t count; /* pins */
-	uint32_t cap;	/* most pins now */
-	uint32_t room;	/* most pins that memory was allocated for */
-	uint32_t used;	/* entries 1 to used were ever taken: memory behind is untouched */
-	uint32_t free;	/* chain of those given back */
-} __attribute__((aligned(CACHE_LINE)));
-
-struct session_table {
-	uint64_t multiplier;	      /* odd, secret */
-	struct session_mirror mirror; /* get is NULL: none */
-	uint32_t shard_bits, bucket_bits;
-	_Atomic uint64_t ttl_ms;
-	_Atomic uint64_t evicted;
-	_Atomic uint32_t sweep_at; /* shard where the next sweep begins */
-	_Atomic uint32_t total;
-	_Atomic uint32_t live[BACKENDS_MAX];
-	struct shard shard[];
-};
+/* Pins looked at by a sweep under one hold of a lock: some tens of microseconds. */
+#define SWEEP_PER_LOCK 64
 
 /* SplitMix64's finaliser: any secret, also 0 or a small number, gives a multiplier with all bits
  * in play. */
@@ -77,24 +41,6 @@ static uint64_t secret_multiplier(uint64_t secret)
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
 	return (z ^ (z >> 31)) | 1;
-}
-
-/* Multiply-shift hashing (Dietzfelbinger): ids are public (seed 0), the multiplier is not, and
- * two ids share a bucket with a chance of at most 2 in the number of buckets. The product's top
- * bits choose the shard, the next ones the bucket. */
-static uint64_t id_mix(const struct session_table *t, uint64_t id)
-{
-	return id * t->multiplier;
-}
-
-static uint32_t mix_shard(const struct session_table *t, uint64_t mix)
-{
-	return (uint32_t)(mix >> 1 >> (63 - t->shard_bits));
-}
-
-static uint32_t *mix_bucket(const struct session_table *t, const struct shard *sh, uint64_t mix)
-{
-	return &sh->bucket[mix << t->shard_bits >> (64 - t->bucket_bits)];
 }
 
 static uint32_t cap_share(uint32_t max, uint32_t nr_shards, uint32_t i)
@@ -156,6 +102,7 @@ struct session_table *session_table_new(uint32_t max, uint64_t ttl_ms, uint64_t 
 		return NULL;
 	t->multiplier = secret_multiplier(secret);
 	t->mirror = (struct session_mirror){0};
+	t->watch = (struct session_watch){0};
 	t->shard_bits = bits;
 	t->bucket_bits = bucket_bits_for(cap_share(max, nr, 0));
 	atomic_init(&t->ttl_ms, ttl_ms);
@@ -192,6 +139,17 @@ void session_table_mirror(struct session_table *t, const struct session_mirror *
 	t->mirror = m ? *m : (struct session_mirror){0};
 }
 
+void session_table_watch(struct session_table *t, const struct session_watch *w)
+{
+	t->watch = w ? *w : (struct session_watch){0};
+}
+
+static void watch_tell(const struct session_table *t, uint64_t id, uint32_t stamp, bool gone)
+{
+	if (t->watch.changed)
+		t->watch.changed(t->watch.arg, id, stamp, gone);
+}
+
 uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t ttl_ms)
 {
 	uint32_t nr = 1U << t->shard_bits, total = 0, i;
@@ -209,35 +167,9 @@ uint32_t session_table_limits(struct session_table *t, uint32_t max, uint64_t tt
 	return total;
 }
 
-/* Workers' clocks may be some milliseconds apart: a pin "of the future" is fresh. */
-static bool pin_expired(const struct session_table *t, const struct session *s, uint64_t now_ms)
-{
-	return now_ms > s->last_used_ms &&
-	       now_ms - s->last_used_ms > atomic_load_explicit(&t->ttl_ms, memory_order_relaxed);
-}
-
-static void ring_unlink(struct shard *sh, uint32_t i)
-{
-	struct entry *e = &sh->entry[i];
-
-	sh->entry[e->newer].older = e->older;
-	sh->entry[e->older].newer = e->newer;
-}
-
-/* The head's older neighbour is the latest used pin, its newer one the longest unused. */
-static void ring_push(struct shard *sh, uint32_t i)
-{
-	struct entry *e = &sh->entry[i], *head = &sh->entry[0];
-
-	e->newer = 0;
-	e->older = head->older;
-	sh->entry[head->older].newer = i;
-	head->older = i;
-}
-
 /* Takes over what the mirror knows better. Its server is not: the table decides that one. Returns
  * true when the pin was used later than recorded. */
-static bool mirror_merge(const struct session_table *t, struct session *s)
+bool session_mirror_merge(const struct session_table *t, struct session *s)
 {
 	struct session seen;
 
@@ -253,41 +185,16 @@ static bool mirror_merge(const struct session_table *t, struct session *s)
 	return true;
 }
 
-static bool entry_merge(const struct session_table *t, struct shard *sh, uint32_t i)
+bool session_entry_merge(const struct session_table *t, struct shard *sh, uint32_t i)
 {
-	if (!mirror_merge(t, &sh->entry[i].session))
+	if (!session_mirror_merge(t, &sh->entry[i].session))
 		return false;
 	ring_unlink(sh, i);
 	ring_push(sh, i);
 	return true;
 }
 
-static void mirror_put(const struct session_table *t, const struct session *s)
-{
-	if (t->mirror.put)
-		t->mirror.put(t->mirror.arg, s);
-}
-
-static void live_add(struct session_table *t, uint32_t backend)
-{
-	atomic_fetch_add_explicit(&t->live[backend], 1, memory_order_relaxed);
-}
-
-static void live_sub(struct session_table *t, uint32_t backend)
-{
-	atomic_fetch_sub_explicit(&t->live[backend], 1, memory_order_relaxed);
-}
-
-static uint32_t entry_find(const struct session_table *t, const struct shard *sh, uint64_t id)
-{
-	uint32_t i = *mix_bucket(t, sh, id_mix(t, id));
-
-	while (i && sh->entry[i].session.id != id)
-		i = sh->entry[i].chain;
-	return i;
-}
-
-static void entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
+void session_entry_remove(struct session_table *t, struct shard *sh, uint32_t i)
 {
 	struct entry *e = &sh->entry[i];
 	uint32_t *link = mix_bucket(t, sh, id_mix(t, e->session.id));
@@ -319,7 +226,7 @@ static void entry_drop(struct session_table *t, struct shard *sh, uint32_t i, ui
 {
 	if (!pin_expired(t, &sh->entry[i].session, now_ms))
 		atomic_fetch_add_explicit(&t->evicted, 1, memory_order_relaxed);
-	entry_remove(t, sh, i);
+	session_entry_remove(t, sh, i);
 }
 
 /*
@@ -342,7 +249,7 @@ static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_m
 		if (oldest == first)
 			break; /* the whole ring was used */
 		trim->looked++;
-		if (entry_merge(t, sh, oldest) && !pin_expired(t, s, now_ms)) {
+		if (session_entry_merge(t, sh, oldest) && !pin_expired(t, s, now_ms)) {
 			if (s->last_used_ms < victim_ms) {
 				victim_ms = s->last_used_ms;
 				victim = oldest;
@@ -360,7 +267,8 @@ static void shard_trim(struct session_table *t, struct shard *sh, uint64_t now_m
 }
 
 /* The caller made room: count < cap <= room. */
-static void entry_insert(struct session_table *t, struct shard *sh, const struct session *s)
+void session_entry_insert(struct session_table *t, struct shard *sh, const struct session *s,
+			  uint32_t stamp)
 {
 	uint32_t *bucket = mix_bucket(t, sh, id_mix(t, s->id));
 	uint32_t i = sh->free;
@@ -370,6 +278,7 @@ static void entry_insert(struct session_table *t, struct shard *sh, const struct
 	else
 		i = ++sh->used;
 	sh->entry[i].session = *s;
+	sh->entry[i].stamp = stamp;
 	sh->entry[i].chain = *bucket;
 	*bucket = i;
 	ring_push(sh, i);
@@ -387,9 +296,9 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	pthread_mutex_lock(&sh->lock);
 	i = entry_find(t, sh, id);
 	if (i) {
-		entry_merge(t, sh, i);
+		session_entry_merge(t, sh, i);
 		if (pin_expired(t, &sh->entry[i].session, now_ms)) {
-			entry_remove(t, sh, i);
+			session_entry_remove(t, sh, i);
 			i = 0;
 		}
 	}
@@ -401,6 +310,7 @@ bool session_begin(struct session_table *t, uint64_t id, uint64_t now_ms, struct
 	txn->generation = 0;
 	txn->control = false;
 	txn->context = 0;
+	txn->stamp = 0;
 	if (i)
 		txn->session = sh->entry[i].session;
 	else
@@ -413,6 +323,14 @@ static uint32_t context_of(uint64_t bytes)
 	return bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
 }
 
+/* A choice that knows of the former one is later than that, whatever the clocks say. */
+static uint32_t stamp_after(uint32_t former, uint32_t now)
+{
+	if (session_stamp_cmp(now, former) > 0)
+		return now;
+	return former + 1 ? former + 1 : 1;
+}
+
 static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_t i,
 			uint32_t backend)
 {
@@ -421,10 +339,11 @@ static void entry_touch(const struct session_txn *txn, struct shard *sh, uint32_
 	uint64_t now_ms = txn->now_ms;
 
 	if (s->backend != backend) {
-		live_sub(t, s->backend);
-		live_add(t, backend);
-		s->backend = backend;
+		uint32_t stamp = stamp_after(sh->entry[i].stamp, txn->stamp);
+
+		entry_move(t, &sh->entry[i], backend, stamp);
 		s->moves++;
+		watch_tell(t, s->id, stamp, false);
 	}
 	s->generation = txn->generation;
 	s->control = txn->control;
@@ -466,8 +385,9 @@ void session_commit(struct session_txn *txn, uint32_t backend)
 		};
 
 		shard_trim(t, sh, txn->now_ms, &trim);
-		entry_insert(t, sh, &s);
+		session_entry_insert(t, sh, &s, txn->stamp);
 		mirror_put(t, &s);
+		watch_tell(t, s.id, txn->stamp, false);
 	}
 	pthread_mutex_unlock(&sh->lock);
 }
@@ -476,8 +396,12 @@ bool session_forget(struct session_txn *txn)
 {
 	struct shard *sh = &txn->table->shard[txn->shard];
 
-	if (txn->entry)
-		entry_remove(txn->table, sh, txn->entry);
+	if (txn->entry) {
+		uint32_t stamp = stamp_after(sh->entry[txn->entry].stamp, txn->stamp);
+
+		session_entry_remove(txn->table, sh, txn->entry);
+		watch_tell(txn->table, txn->session.id, stamp, true);
+	}
 	pthread_mutex_unlock(&sh->lock);
 	return txn->entry;
 }
@@ -508,49 +432,6 @@ void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum g
 void session_abort(struct session_txn *txn)
 {
 	pthread_mutex_unlock(&txn->table->shard[txn->shard].lock);
-}
-
-bool session_adopt(struct session_table *t, const struct session *s)
-{
-	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, s->id))];
-	bool taken = false;
-
-	if (s->backend >= BACKENDS_MAX)
-		return false;
-	pthread_mutex_lock(&sh->lock);
-	if (entry_find(t, sh, s->id))
-		goto out;
-	if (sh->count >= sh->cap) {
-		uint32_t oldest = sh->entry[0].newer;
-
-		if (sh->entry[oldest].session.last_used_ms >= s->last_used_ms)
-			goto out;
-		entry_remove(t, sh, oldest);
-	}
-	entry_insert(t, sh, s);
-	mirror_put(t, s);
-	taken = true;
-out:
-	pthread_mutex_unlock(&sh->lock);
-	return taken;
-}
-
-static int last_used_cmp(const void *a, const void *b)
-{
-	const struct session *x = a, *y = b;
-
-	return (x->last_used_ms > y->last_used_ms) - (x->last_used_ms < y->last_used_ms);
-}
-
-uint32_t session_adopt_all(struct session_table *t, struct session *s, uint32_t nr)
-{
-	uint32_t before = session_total(t), i;
-
-	if (nr)
-		qsort(s, nr, sizeof(*s), last_used_cmp);
-	for (i = 0; i < nr; i++)
-		session_adopt(t, &s[i]);
-	return session_total(t) - before;
 }
 
 uint32_t session_sweep(struct session_table *t, uint64_t now_ms, uint32_t budget)
@@ -589,44 +470,4 @@ uint32_t session_total(const struct session_table *t)
 uint64_t session_evicted(const struct session_table *t)
 {
 	return atomic_load_explicit(&t->evicted, memory_order_relaxed);
-}
-
-/* Copies from entry *at on; sets *at to the next one, or to 0 behind the shard's last. */
-static uint32_t shard_list(struct session_table *t, struct shard *sh, uint64_t now_ms, uint32_t *at,
-			   struct session *out, uint32_t max)
-{
-	uint32_t most = t->mirror.get ? LIST_PER_LOCK_MIRRORED : LIST_PER_LOCK;
-	uint32_t i = *at, looked = 0, n = 0;
-
-	pthread_mutex_lock(&sh->lock);
-	for (; i <= sh->used && n < max && looked < most; i++, looked++) {
-		if (sh->entry[i].session.backend == SESSION_NO_BACKEND)
-			continue;
-		/* Only the copy is corrected: looking must not change the ring's order. */
-		out[n] = sh->entry[i].session;
-		mirror_merge(t, &out[n]);
-		n += !pin_expired(t, &out[n], now_ms);
-	}
-	*at = i <= sh->used ? i : 0;
-	pthread_mutex_unlock(&sh->lock);
-	return n;
-}
-
-/* The cursor is shard << 32 | entry; 0 at the entry means the shard's first. */
-uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
-		      struct session *out, uint32_t max)
-{
-	uint32_t nr = 1U << t->shard_bits, n = 0;
-	uint64_t shard = *cursor >> 32;
-	uint32_t at = (uint32_t)*cursor;
-
-	while (n < max && shard < nr) {
-		if (!at)
-			at = 1;
-		n += shard_list(t, &t->shard[shard], now_ms, &at, out + n, max - n);
-		if (!at)
-			shard++;
-	}
-	*cursor = shard < nr ? shard << 32 | at : UINT64_MAX;
-	return n;
 }

@@ -81,6 +81,63 @@ void session_table_free(struct session_table *t);
  */
 void session_table_mirror(struct session_table *t, const struct session_mirror *m);
 
+/*
+ * Somebody who wants to hear where sessions are put: the other balancers of a group. Called under
+ * the shard's lock, by several threads at once, when a session gets a server, changes it, or is
+ * forgotten by hand; not when a pin expires, nor for what session_merge() does.
+ */
+struct session_watch {
+	void *arg;
+	void (*changed)(void *arg, uint64_t id, uint32_t stamp, bool gone);
+};
+
+/** session_table_watch() - from now on; before other threads use the table; NULL: nobody */
+void session_table_watch(struct session_table *t, const struct session_watch *w);
+
+/**
+ * session_stamp() - when a session got its server, on a clock that several hosts share
+ * @real_ms: CLOCK_REALTIME
+ *
+ * Units of 10 ms modulo 2^32, as session_stamp_cmp() compares them: right for stamps that are less
+ * than 248 days apart. Never 0, which is a stamp that nobody knows any more.
+ */
+uint32_t session_stamp(uint64_t real_ms);
+
+/** session_stamp_cmp() - below, at or above 0: @a is older than, as old as, younger than @b; 0 is
+ * older than any other */
+int session_stamp_cmp(uint32_t a, uint32_t b);
+
+enum session_merged {
+	SESSION_MERGED_NOTHING, /* known, or no room for it */
+	SESSION_MERGED_NEW,
+	SESSION_MERGED_USE,   /* it was used there later than here */
+	SESSION_MERGED_MOVED, /* another server, and the other's choice is the younger */
+	SESSION_MERGED_KEPT   /* another server, and this one's choice is */
+};
+
+/**
+ * session_merge() - what another balancer knows of a session
+ * @s: on the table's clock and with the table's slot; its moves are the other's
+ * @stamp: of its server's choice
+ * @rank: of each slot's server, the same number on all hosts: of two choices with one stamp the
+ *        server with the greater one wins, so that all come to the same end whoever hears first
+ *
+ * Last writer wins where servers differ; where they are the same the later use counts. At the cap
+ * it takes the place of the shard's longest unused pin, if that is older. The order of expiry is
+ * that of the calls, so a pin may outlive its TTL by one more where its use here is older than
+ * others'.
+ */
+enum session_merged session_merge(struct session_table *t, const struct session *s, uint32_t stamp,
+				  const uint64_t rank[BACKENDS_MAX], uint64_t now_ms);
+
+/** session_merge_gone() - it was forgotten by hand elsewhere at @stamp: forget it, unless it got
+ * its server later; returns whether it went */
+bool session_merge_gone(struct session_table *t, uint64_t id, uint32_t stamp);
+
+/** session_peek() - a live pin and its stamp, as they are; no use of it */
+bool session_peek(struct session_table *t, uint64_t id, uint64_t now_ms, struct session *out,
+		  uint32_t *stamp);
+
 /**
  * session_adopt() - put a pin back as it was before a restart
  * @s: last_used_ms and created_ms on the table's clock; whether it has expired is not looked at
@@ -114,6 +171,7 @@ struct session_txn {
 	uint16_t generation; /* set it before the commit: of the server's cache */
 	bool control;	     /* set it before the commit */
 	uint64_t context;    /* set it before the commit: bytes of the request; 0: not known */
+	uint32_t stamp;	     /* set it before the commit, and before forgetting: session_stamp() */
 };
 
 /**
@@ -174,10 +232,18 @@ uint64_t session_evicted(const struct session_table *t);
  * session_list() - copy pins out, for people
  * @cursor: 0 at first; updated, so that a next call goes on; UINT64_MAX at the end
  * @out: room for @max entries
+ * @stamp: room for @max, or NULL
  *
  * Locks one shard at a time. Returns the number of entries set.
  */
-uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
-		      struct session *out, uint32_t max);
+uint32_t session_list_stamped(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
+			      struct session *out, uint32_t *stamp, uint32_t max);
+
+/** session_list() - the same without stamps */
+static inline uint32_t session_list(struct session_table *t, uint64_t now_ms, uint64_t *cursor,
+				    struct session *out, uint32_t max)
+{
+	return session_list_stamped(t, now_ms, cursor, out, NULL, max);
+}
 
 #endif

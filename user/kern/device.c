@@ -79,6 +79,8 @@ int device_towards(const struct addr *to)
 	len = send(fd, &ask, ask.n.nlmsg_len, 0);
 	if (len == (ssize_t)ask.n.nlmsg_len)
 		len = recv(fd, &answer, sizeof(answer), 0);
+	else if (len >= 0)
+		len = 0; /* the question went out in part: there is no answer */
 	if (len < 0)
 		rc = -errno;
 	else if (!NLMSG_OK(&answer.n, len))

@@ -43,7 +43,7 @@ struct hook {
 struct kern_splice_private {
 	struct splice_bpf *skel;
 	int nr_cpus;
-	int keys_fd, counters_fd, refusals_fd;
+	int counters_fd, refusals_fd;
 	uint32_t nr_hooks;
 	struct kern_rings rings;
 	struct hook hook[DEVICES_MAX * HOOK_NR];
@@ -107,15 +107,35 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static int load(struct kern_splice_private *priv, const struct kern_splice_params *p,
+/* About two connections to a bucket, when all entries are in use. */
+static int buckets_size(struct kern_splice *k, const struct kern_splice_params *p)
+{
+	struct splice_bpf *skel = k->private->skel;
+	uint32_t nr = 1;
+
+	while (nr < p->conns / 2)
+		nr *= 2;
+	k->buckets_mask = nr - 1;
+	if (getentropy(&k->hash, sizeof(k->hash)))
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		k->hash.times[i] |= 1;
+		((uint64_t *)skel->rodata->hash_times)[i] = k->hash.times[i];
+	}
+	*(uint32_t *)&skel->rodata->buckets_mask = k->buckets_mask;
+	return bpf_map__set_max_entries(skel->maps.splice_buckets, nr);
+}
+
+static int load(struct kern_splice *k, const struct kern_splice_params *p,
 		const struct kern_text *t)
 {
+	struct kern_splice_private *priv = k->private;
 	struct splice_bpf *skel = priv->skel;
 	int err;
 
 	err = bpf_map__set_max_entries(skel->maps.splice_conns, p->conns);
 	if (!err)
-		err = bpf_map__set_max_entries(skel->maps.splice_keys, 2 * p->conns);
+		err = buckets_size(k, p);
 	if (!err)
 		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
 	if (!err)
@@ -130,7 +150,6 @@ static int load(struct kern_splice_private *priv, const struct kern_splice_param
 	if (err)
 		return KERN_SAY(t, err, "splice: cannot load: %s (%s)", strerror(-err),
 				*kern_log_cause() ? kern_log_cause() : "no details");
-	priv->keys_fd = bpf_map__fd(skel->maps.splice_keys);
 	priv->counters_fd = bpf_map__fd(skel->maps.splice_counters);
 	priv->refusals_fd = bpf_map__fd(skel->maps.splice_refusals);
 	err = kern_rings_open(&priv->rings, bpf_map__fd(skel->maps.splice_rings), on_record);
@@ -164,7 +183,10 @@ static int views(struct kern_splice *k, const struct kern_splice_params *p,
 	k->config = view(skel->maps.splice_config, sizeof(*k->config));
 	if (k->config)
 		k->conns = view(skel->maps.splice_conns, p->conns * sizeof(*k->conns));
-	if (!k->conns) {
+	if (k->conns)
+		k->buckets = view(skel->maps.splice_buckets,
+				  (k->buckets_mask + 1) * sizeof(*k->buckets));
+	if (!k->buckets) {
 		err = -errno;
 		return KERN_SAY(t, err, "splice: cannot map the connections: %s", strerror(-err));
 	}
@@ -330,7 +352,7 @@ int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, 
 		err = splice_pins_begin(&priv->pins, p->pin_dir, p->uid, p->gid, &t);
 	}
 	if (!err)
-		err = load(priv, p, &t);
+		err = load(k, p, &t);
 	if (!err)
 		err = views(k, p, &t);
 	if (!err)
@@ -354,6 +376,8 @@ void kern_splice_close(struct kern_splice *k)
 	detach(k);
 	if (k->conns)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
+	if (k->buckets)
+		munmap(k->buckets, view_bytes((k->buckets_mask + 1) * sizeof(*k->buckets)));
 	if (k->config)
 		munmap(k->config, view_bytes(sizeof(*k->config)));
 	kern_rings_close(&priv->rings);
@@ -364,42 +388,60 @@ void kern_splice_close(struct kern_splice *k)
 
 /* ---- maps ---- */
 
-static struct kvpin_splice_key key_of(const struct kvpin_splice_conn *c, uint32_t direction)
+static uint64_t hash_of(const struct kern_splice *k, const struct kvpin_splice_conn *c)
 {
-	struct kvpin_splice_key key;
-	bool in = direction == KVPIN_SPLICE_IN;
+	struct kvpin_splice_key key = {.from_port = c->remote_port, .to_port = c->local_port};
 
-	memcpy(key.from, in ? c->remote : c->local, sizeof(key.from));
-	memcpy(key.to, in ? c->local : c->remote, sizeof(key.to));
-	key.from_port = in ? c->remote_port : c->local_port;
-	key.to_port = in ? c->local_port : c->remote_port;
-	return key;
+	memcpy(key.from, c->remote, sizeof(key.from));
+	memcpy(key.to, c->local, sizeof(key.to));
+	return kvpin_splice_hash(&k->hash, &key);
+}
+
+static bool same_addresses(const struct kvpin_splice_conn *a, const struct kvpin_splice_conn *b)
+{
+	return a->local_port == b->local_port && a->remote_port == b->remote_port &&
+	       !memcmp(a->local, b->local, sizeof(a->local)) &&
+	       !memcmp(a->remote, b->remote, sizeof(a->remote));
 }
 
 int kern_splice_add(struct kern_splice *k, uint32_t entry)
 {
-	struct kvpin_splice_ref ref = {.conn = entry};
-	int err = 0;
+	struct kvpin_splice_conn *c = &k->conns[entry];
+	uint64_t hash = hash_of(k, c);
+	struct kvpin_splice_bucket *bucket = &k->buckets[hash & k->buckets_mask];
+	uint32_t *room = NULL;
 
-	for (uint32_t d = KVPIN_SPLICE_IN; d <= KVPIN_SPLICE_OUT && !err; d++) {
-		struct kvpin_splice_key key = key_of(&k->conns[entry], d);
+	for (int i = 0; i < KVPIN_SPLICE_BUCKET_REFS; i++) {
+		uint32_t *ref = &bucket->ref[i];
+		uint32_t was = __atomic_load_n(ref, __ATOMIC_SEQ_CST) & KVPIN_SPLICE_REF_ENTRY;
 
-		ref.direction = d;
-		err = bpf_map_update_elem(k->private->keys_fd, &key, &ref, BPF_ANY);
+		if (was && was <= k->nr_conns && same_addresses(&k->conns[was - 1], c)) {
+			__atomic_fetch_or(&k->conns[was - 1].flags, KVPIN_SPLICE_OVER,
+					  __ATOMIC_SEQ_CST);
+			room = ref;
+			break;
+		}
+		if (!was && !room)
+			room = ref;
 	}
-	if (err)
-		kern_splice_del(k, entry);
-	return err;
+	if (!room)
+		return -E2BIG;
+	__atomic_store_n(room, kvpin_splice_ref(hash, entry), __ATOMIC_SEQ_CST);
+	__atomic_fetch_and(&c->flags, ~KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
+	return 0;
 }
 
 void kern_splice_del(struct kern_splice *k, uint32_t entry)
 {
-	for (uint32_t d = KVPIN_SPLICE_IN; d <= KVPIN_SPLICE_OUT; d++) {
-		struct kvpin_splice_key key = key_of(&k->conns[entry], d);
-		struct kvpin_splice_ref ref;
+	uint64_t hash = hash_of(k, &k->conns[entry]);
+	struct kvpin_splice_bucket *bucket = &k->buckets[hash & k->buckets_mask];
 
-		if (!bpf_map_lookup_elem(k->private->keys_fd, &key, &ref) && ref.conn == entry)
-			bpf_map_delete_elem(k->private->keys_fd, &key);
+	__atomic_fetch_or(&k->conns[entry].flags, KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
+	for (int i = 0; i < KVPIN_SPLICE_BUCKET_REFS; i++) {
+		uint32_t ref = kvpin_splice_ref(hash, entry);
+
+		__atomic_compare_exchange_n(&bucket->ref[i], &ref, 0, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
 	}
 }
 

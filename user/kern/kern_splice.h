@@ -34,10 +34,14 @@ struct kern_splice_params {
 
 struct kern_splice_private;
 
-/* One per process. @conns and @config are mapped shared memory that the program writes too. */
+/* One per process. @conns, @buckets and @config are mapped shared memory that the program writes
+ * too. */
 struct kern_splice {
 	struct kern_splice_private *private;
 	struct kvpin_splice_conn *conns;
+	struct kvpin_splice_bucket *buckets;
+	struct kvpin_splice_hash hash; /* of the buckets */
+	uint32_t buckets_mask;
 	struct kvpin_splice_config *config;
 	uint32_t nr_conns;
 	struct device_set devices; /* where the program is */
@@ -65,11 +69,11 @@ void kern_splice_close(struct kern_splice *k);
 void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns);
 
 /** kern_splice_add() - packets of k->conns[@entry] are looked at from now on; its addresses are
- * set. Any thread. Returns 0 or -errno (-E2BIG: the map is full). */
+ * set. What stood there with the same addresses is one that is over. The caller serialises it with
+ * kern_splice_del(); no system call. Returns 0, or -E2BIG: its bucket is full. */
 int kern_splice_add(struct kern_splice *k, uint32_t entry);
 
-/** kern_splice_del() - ... no more. A later connection with the same addresses is left alone. The
- * caller serialises it with kern_splice_add(). */
+/** kern_splice_del() - ... no more. A later connection with the same addresses is left alone. */
 void kern_splice_del(struct kern_splice *k, uint32_t entry);
 
 /** kern_splice_counters() - add one server's counters of all CPUs up; any thread; 0 or -errno */

@@ -46,6 +46,14 @@ uint64_t balancer_now_ms(void)
 	return balancer_now_ns() / 1000000;
 }
 
+uint32_t balancer_stamp(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+	return session_stamp((uint64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
+}
+
 /* ---- listeners ---- */
 
 /* Accepted sockets inherit these options, which spares a system call each per connection. */

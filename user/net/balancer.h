@@ -22,6 +22,7 @@
 #include "net/stats.h"
 #include "net/wait.h"
 
+struct peers;
 struct worker;
 struct retired;
 struct splice;
@@ -37,6 +38,7 @@ struct balancer {
 	struct steer
 		*steer; /* set before balancer_init(), outlives the balancer; NULL: relay only */
 	struct splice *splice; /* likewise */
+	struct peers *peers;   /* ops/'s, carried for those who show figures; NULL: none */
 	struct worker *worker[WORKERS_MAX];
 	unsigned int nr_workers;
 	struct wait_queues wait;
@@ -51,6 +53,9 @@ struct balancer {
 /** balancer_now_ms(), balancer_now_ns() - CLOCK_MONOTONIC, the clock of all timestamps here */
 uint64_t balancer_now_ms(void);
 uint64_t balancer_now_ns(void);
+
+/** balancer_stamp() - session_stamp() of this moment */
+uint32_t balancer_stamp(void);
 
 /**
  * balancer_init() - the tables of servers and pins, without anybody who uses them yet

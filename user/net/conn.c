@@ -156,6 +156,7 @@ void conn_next(struct conn *c)
 		return;
 	}
 	exchange_end(c);
+	steer_answered(c);
 	c->head_ms = uv_now(&c->worker->loop);
 	conn_set_state(c, CONN_HEAD);
 }

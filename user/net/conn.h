@@ -114,9 +114,10 @@ struct exchange {
 	bool bound;	   /* its session is: the next dispatch is the same turn */
 	bool first_here;   /* nothing of the session is cached at its server */
 	bool waited;	   /* for guard.wait: not again */
-	bool counted_out;    /* no longer counted in flight at x.backend */
+	bool counted_out;  /* no longer counted in flight at x.backend */
 	bool over;	   /* sent to a server without a free slot: its own queue takes it */
 	bool control;	   /* in the experiment's control arm */
+	bool disturbed;	   /* counted as one that had to leave its prompt's owner */
 	uint64_t context;  /* bytes of the session's context before this turn, by its ledger */
 	uint64_t wait_ns;  /* spent waiting for a slot */
 	uint64_t waits_ns; /* since when it waits, while it does */

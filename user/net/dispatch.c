@@ -66,20 +66,25 @@ static void prefix_bind(struct worker *w, const struct exchange *x, uint32_t slo
 	prefix_insert(index, x->chain->plain, x->chain->nr_plain, slot, generation[slot], now_ms);
 }
 
-/* The first decision about a request that prefix routing has decided. */
-static void prefix_decided(struct conn *c, uint64_t now_ms)
+/* A decision about a request that prefix routing has decided; @first: the first one about it. Those
+ * that follow count only where they send it away from its owner after all. */
+static void prefix_decided(struct conn *c, bool first, uint64_t now_ms)
 {
 	const struct kvpin_decision *d = &c->worker->record.decision;
+	const struct prefix_match *m = &c->worker->decide_in.prefix;
 	struct worker_stats *stats = c->worker->stats;
 
 	if (d->reason != DECIDE_PREFIX && d->reason != DECIDE_PREFIX_GUARDED &&
 	    d->reason != DECIDE_PREFIX_COLD)
 		return;
-	stat_add(&stats->prefixes[d->reason], 1);
-	if (d->reason == DECIDE_PREFIX)
-		c->x->later_turn = true;
-	if (d->disturbed == SESSION_NO_BACKEND)
+	if (first)
+		stat_add(&stats->prefixes[d->reason], 1);
+	c->x->later_turn = d->reason == DECIDE_PREFIX;
+	/* Nothing of it is held there: its TTFT tells the server's rate. */
+	c->x->first_here = d->reason == DECIDE_PREFIX_COLD && !m->shared && !m->depth[d->backend];
+	if (d->disturbed == SESSION_NO_BACKEND || c->x->disturbed)
 		return;
+	c->x->disturbed = true;
 	stat_add(&stats->backend[d->disturbed].forced, 1);
 	pressure_add(&c->worker->balancer->pressure, now_ms);
 }
@@ -204,7 +209,9 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 
 	if (moved) {
 		stat_add(&w->stats->moves[d->reason], 1);
-		if (d->reason == DECIDE_MOVED_BUSY || d->reason == DECIDE_MOVED_GUARD) {
+		/* A new session that found an idle slot while it waited leaves no cache behind. */
+		if (x->later_turn &&
+		    (d->reason == DECIDE_MOVED_BUSY || d->reason == DECIDE_MOVED_GUARD)) {
 			stat_add(&w->stats->backend[in->pin].forced, 1);
 			pressure_add(&w->balancer->pressure, txn->now_ms);
 		}
@@ -215,6 +222,7 @@ static void dispatch_bind(struct conn *c, struct session_txn *txn)
 	txn->generation = backend_generation(b);
 	txn->control = x->control;
 	txn->context = request_bytes(x);
+	txn->stamp = balancer_stamp();
 	x->bound = true;
 	session_commit(txn, d->backend);
 }
@@ -241,6 +249,9 @@ static enum dispatch dispatch_wait(struct conn *c)
 	for (uint32_t i = 0; i < d->nr_candidates; i++)
 		if (d->candidate[i].id == d->backend)
 			cold_ms = d->candidate[i].cold_ms;
+	/* What its owner has to prefill is not what another has to. */
+	if (d->reason == DECIDE_PREFIX)
+		cold_ms = d->go_ms;
 	wait_leave(c);
 	wait_join(c, d->backend, cold_ms);
 	return DISPATCH_WAIT;
@@ -257,6 +268,7 @@ enum dispatch dispatch_choose(struct conn *c)
 	enum dispatch done = DISPATCH_GO;
 	struct session_txn txn;
 	bool first = !x->attempts && !x->waits_ns, again = x->waits_ns, placing, displace;
+	uint32_t waited_at = c->wait.waits ? c->wait.slot : SESSION_NO_BACKEND;
 
 	input_begin(c);
 	if (x->keyed && session_begin(b->sessions, x->session, now_ms, &txn))
@@ -283,11 +295,11 @@ enum dispatch dispatch_choose(struct conn *c)
 			       ? dispatch_refused(c)
 			       : dispatch_wait(c);
 	/* A review that changes nothing is no news. */
-	again = again && done == DISPATCH_WAIT && d->backend == in->pin;
+	again = again && done == DISPATCH_WAIT && d->backend == (x->keyed ? in->pin : waited_at);
 	if (!again)
 		dispatch_record(c, &txn);
-	if (first && (done == DISPATCH_GO || done == DISPATCH_WAIT))
-		prefix_decided(c, now_ms);
+	if (done == DISPATCH_GO || (first && done == DISPATCH_WAIT))
+		prefix_decided(c, first, now_ms);
 	if (done == DISPATCH_GO) {
 		wait_leave(c);
 		dispatch_sent(c, d->backend);

@@ -45,24 +45,42 @@ static bool is_v4(const struct addr *a)
 	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
 }
 
+/* Seen from the addresses alone; what is not, the routes tell when the first answer is taken. */
+static bool on_this_host(const struct kvpin_splice_conn *k, bool v4)
+{
+	return !memcmp(k->local, k->remote, sizeof(k->local)) ||
+	       (v4 && ntohl(k->remote[0]) >> 24 == IN_LOOPBACKNET);
+}
+
 /* An IPv4 client of an IPv6 socket is asked for as what it is. */
-static int device_of(const struct addr *local, const struct addr *remote)
+static int device_of(const struct kvpin_splice_conn *k, const struct addr *remote)
 {
 	struct addr to = *remote;
-	__be16 port;
-	__be32 l[4], r[4];
 
-	addr_words(local, l, &port);
-	addr_words(remote, r, &port);
-	if (!memcmp(l, r, sizeof(l)))
-		return DEVICE_LOOPBACK;
 	if (is_v4(remote)) {
 		to = (struct addr){.len = sizeof(to.in4), .in4 = {.sin_family = AF_INET}};
-		to.in4.sin_addr.s_addr = r[0];
-		if ((ntohl(r[0]) >> 24) == IN_LOOPBACKNET)
-			return DEVICE_LOOPBACK;
+		to.in4.sin_addr.s_addr = k->remote[0];
 	}
 	return device_towards(&to);
+}
+
+/* Is the program where this connection's packets pass? Asking the routes costs more than a short
+ * connection may. */
+static bool sock_reached(struct worker *w, struct splice_sock *s, const struct addr *remote)
+{
+	struct kvpin_splice_conn *k = splice_kconn(w, s);
+	int device;
+
+	if (k->ifindex)
+		return true;
+	device = device_of(k, remote);
+	if (device > 0 && device_has(&worker_splice(w)->devices, device)) {
+		k->ifindex = device;
+		return true;
+	}
+	/* Not asked for again. */
+	splice_leave(w, s, false);
+	return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 }
 
 static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const struct addr *remote,
@@ -74,13 +92,10 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	struct kvpin_splice_conn *k;
 	uint32_t entry = UINT32_MAX;
 	uint64_t turn;
-	int device, err;
+	int err;
 
 	if (getsockname(fd, &local.sa, &local.len))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
-	device = device_of(&local, remote);
-	if (device < 0 || !device_has(&sp->kern.devices, device))
-		return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 	pthread_mutex_lock(&sp->lock);
 	if (!sp->nr_free) {
 		pthread_mutex_unlock(&sp->lock);
@@ -91,14 +106,16 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	/* Turns go on from one owner of the entry to the next. */
 	turn = (splice_word(k) + KVPIN_SPLICE_TURN_1) & KVPIN_SPLICE_TURN;
 	memset(k, 0, sizeof(*k));
+	__atomic_store_n(&k->flags, KVPIN_SPLICE_OVER, __ATOMIC_SEQ_CST);
 	k->word = turn;
 	k->serial = ++sp->serial;
 	k->role = role;
 	k->worker = w->index;
 	k->backend = backend;
-	k->ifindex = device;
 	addr_words(&local, k->local, &k->local_port);
 	addr_words(remote, k->remote, &k->remote_port);
+	if (on_this_host(k, is_v4(remote)))
+		k->ifindex = DEVICE_LOOPBACK;
 	err = kern_splice_add(&sp->kern, entry);
 	if (err)
 		sp->free[sp->nr_free++] = entry;
@@ -286,7 +303,9 @@ bool splice_within(struct conn *c)
 	struct tcp_probe client, server;
 	uint64_t word, taken, received;
 
-	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry || !answer_gate(c))
+	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry ||
+	    !answer_gate(c) || !sock_reached(w, &c->splice.sock, &c->peer) ||
+	    !sock_reached(w, &u->splice, &u->addr))
 		return false;
 	kc = splice_kconn(w, &c->splice.sock);
 	ks = splice_kconn(w, &u->splice);

@@ -3,9 +3,11 @@
  * Handing one client connection over to the kernel.
  *
  * Happy path: steer_between() or steer_within() hand over, the kernel carries exchange after
- * exchange, the daemon sleeps. The sockets enter the maps at their first hand-over: one-request
- * connections and bodies before it never pay for them. Failures: a gate that
- * says no leaves the connection with the relay, the reason is counted. Close: steer_reclaim.c.
+ * exchange, the daemon sleeps. The sockets enter the maps at their first hand-over: within an
+ * answer that goes on, or when the client has asked twice. To enter and to leave costs about as
+ * much as the relay of a small exchange, and who asked once may never ask again; who asked twice
+ * mostly does. Failures: a gate that says no leaves the connection with the relay, the reason is
+ * counted. Close: steer_reclaim.c.
  *
  * Order matters (tests/model/): within an answer the client's word changes before the server's.
  */
@@ -196,6 +198,12 @@ static bool upstream_arm_idle(struct conn *c, struct upstream *u)
 	return true;
 }
 
+void steer_answered(struct conn *c)
+{
+	c->steer.asked_again = c->steer.asked;
+	c->steer.asked = true;
+}
+
 bool steer_between(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -203,7 +211,11 @@ bool steer_between(struct conn *c)
 	unsigned int armed = 0;
 	uint64_t word;
 
-	if (!w->steer.steer || !c->upstreams || !client_gate(c) || !passed_gate(c))
+	if (!w->steer.steer || !c->upstreams)
+		return false;
+	if (!c->steer.sock.entry && !c->steer.asked_again)
+		return false;
+	if (!client_gate(c) || !passed_gate(c))
 		return false;
 	if (!(worker_kern(w)->config->flags & KVPIN_CONFIG_REQUESTS))
 		return steer_refuse(w, KVPIN_REFUSED_OFF);

@@ -56,6 +56,8 @@ struct steer_conn {
 	bool in_todo;
 	bool overrun;	     /* sent more ahead than is held for it */
 	bool pipelines;	     /* sent a request before it had the answer: stays with the relay */
+	bool asked;	     /* has had an answer */
+	bool asked_again;    /* ... and another one */
 	uint8_t passed;	     /* requests or answers passed up in a row */
 	bool answer_passed;  /* the last one steered came back for its answer */
 	uint32_t skipped;    /* hand-overs left out because of that */
@@ -122,12 +124,15 @@ int steer_worker_init(struct worker *w, struct steer *s);
 /** steer_worker_stop() - the worker's connections are closed: bury them, then end the handles */
 void steer_worker_stop(struct worker *w);
 
+/** steer_answered() - an answer is out, the connection stays */
+void steer_answered(struct conn *c);
+
 /**
  * steer_between() - hand over between two exchanges
  * @c: in CONN_HEAD, nothing of a request there
  *
  * Returns true when the kernel has it: c->state is CONN_STEER. False: the relay goes on, the reason
- * is counted.
+ * is counted; but for one that has asked for one answer only, which may be all that it wants.
  */
 bool steer_between(struct conn *c);
 

@@ -54,8 +54,12 @@ static enum guard_turn turn_add(struct worker *w, const struct turn *t)
 	enum guard_turn class = GUARD_TURN_UNKNOWN;
 	uint64_t recomputed = 0;
 
-	if (!t->keyed)
+	/* A prompt without a session is no turn, but it may tell the rate. */
+	if (!t->keyed) {
+		if (t->first_here && !t->over && t->stream)
+			rate_add(t->backend, t->request, t->ttft_ns);
 		return class;
+	}
 	if (!t->over && t->stream)
 		class = guard_classify(t->first_here, t->context, t->request, t->ttft_ns,
 				       t->backend->rate, &recomputed);

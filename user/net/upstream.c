@@ -111,6 +111,7 @@ static int upstream_connect(struct upstream *u)
 int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 {
 	struct backend_stats *stats = &c->worker->stats->backend[backend->id];
+	uint32_t epoch = __atomic_load_n(&backend->shared->epoch, __ATOMIC_RELAXED);
 	struct upstream *u, **at;
 	bool taken;
 	int err;
@@ -119,10 +120,12 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 		if (addr_equal(&u->addr, &backend->addr) && u->slot == backend->id)
 			break;
 	taken = !u || steer_upstream_take(u);
-	/* Bytes on an idle connection answer nothing that was asked: the next request must not get
+	/* One from before a restart may be kept open by somebody between, and the kernel steers
+	 * nothing to it.
+	 * Bytes on an idle connection answer nothing that was asked: the next request must not get
 	 * them as its answer. */
-	if (u && (fresh || !taken || u->steer.once || sock_unread(u->sock.fd) ||
-		  steer_waiting(&u->steer))) {
+	if (u && (fresh || !taken || u->epoch != epoch || u->steer.once ||
+		  sock_unread(u->sock.fd) || steer_waiting(&u->steer))) {
 		upstream_close(u, false);
 		u = NULL;
 	}
@@ -141,7 +144,7 @@ int upstream_get(struct conn *c, const struct backend *backend, bool fresh)
 	u->conn = c;
 	u->addr = backend->addr;
 	u->slot = backend->id;
-	u->epoch = __atomic_load_n(&backend->shared->epoch, __ATOMIC_RELAXED);
+	u->epoch = epoch;
 	err = upstream_connect(u);
 	if (err) {
 		free(u);

@@ -58,6 +58,7 @@ static const char *group_example(const char *name)
 		{"timeouts", "{idle: 75s, stall: 15m}"},
 		{"limits", "{head: 32KiB, connections: 8192}"},
 		{"log", "{level: info, format: logfmt}"},
+		{"peers", "{listen: \"10.0.0.1:7946\", to: \"10.0.0.2:7946\"}"},
 	};
 	unsigned int i;
 
@@ -323,8 +324,7 @@ static void describe(const struct schema *s, const struct capture *cap, cyaml_er
 		break;
 	case CYAML_ERR_MAPPING_FIELD_MISSING:
 		snprintf(why, sizeof(why), "has no %s; add %s: ", detail, detail);
-		/* The example is that of the missing field, the place that of what lacks it. */
-		place = yaml_index_find(index, field);
+		/* The example is of the missing field, the place below of what lacks it. */
 		strcpy(e->field, field);
 		yaml_path_key(e->field, detail);
 		strncat(why, example_at(e->field), sizeof(why) - strlen(why) - 1);

@@ -129,6 +129,8 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 	}
 	if (!strcmp(method, "POST") && !strcmp(url, "/v1/reload"))
 		return reply_reload(&c->view.p, conn);
+	if (!strcmp(method, "GET") && !strcmp(url, "/v1/top"))
+		return control_top(&c->view.p, conn);
 	if (control_show_answer(&c->view, conn, method, url, &rc) ||
 	    control_guard_answer(&c->view.p, conn, method, url, &rc))
 		return rc;

@@ -177,6 +177,7 @@ static enum MHD_Result answer_pin(const struct control_params *p, struct MHD_Con
 	control_put_str(body, "was",
 			known ? p->balancer->backends.slot[txn.session.backend].name : "");
 	txn.again = true;
+	txn.stamp = balancer_stamp();
 	txn.generation = backend_generation(b);
 	txn.control = guard_control(id, balancer_config(p->balancer)->experiment_milli);
 	session_commit(&txn, b->id);
@@ -199,6 +200,7 @@ static enum MHD_Result answer_unpin(const struct control_params *p, struct MHD_C
 		control_put_str(body, "was", p->balancer->backends.slot[txn.session.backend].name);
 	else
 		control_put_str(body, "was", "");
+	txn.stamp = balancer_stamp();
 	session_forget(&txn);
 	pthread_rwlock_unlock(p->lock);
 	return control_reply(conn, MHD_HTTP_OK, body);

@@ -27,6 +27,15 @@ void control_put_int(json_t *object, const char *key, uint64_t n);
 void control_put_bool(json_t *object, const char *key, bool yes);
 void control_put_real(json_t *object, const char *key, double n);
 
+/** control_state_text() - a server's state in one word, drains included */
+const char *control_state_text(const struct backend *b);
+
+/** control_session_json() - one session, as `kvpin sessions` shows it */
+json_t *control_session_json(const struct balancer *b, const struct session *s, uint64_t now_ms);
+
+/** control_top() - the answer for `kvpin top`: user/ops/control_top.c */
+enum MHD_Result control_top(const struct control_params *p, struct MHD_Connection *conn);
+
 /** control_show_answer() - status, backends, sessions: user/ops/control_show.c
  *
  * Returns false when it knows no such request; else @rc is set. */

@@ -13,6 +13,7 @@
 #include "net/splice.h"
 #include "ops/control_private.h"
 #include "ops/key_watch.h"
+#include "ops/peers.h"
 
 /* Sessions copied out at once. */
 #define CONTROL_BATCH 256
@@ -47,7 +48,7 @@ static void put_requests(json_t *object, const uint64_t *requests)
 static json_t *refused_json(const _Atomic uint64_t *count, const char *const *name, int nr)
 {
 	json_t *o = json_object();
-	uint64_t n[64];
+	uint64_t n[64] = {0};
 
 	for (int r = 0; r < nr; r++)
 		n[r] = stat_get(&count[r]);
@@ -91,6 +92,22 @@ static json_t *counts_json(const char *const *names, unsigned int nr, const _Ato
 	return o;
 }
 
+/* Other balancers: "10.0.0.2:7946 up", or "away". */
+static json_t *peers_json(const struct balancer *b)
+{
+	char text[ADDR_TEXT_MAX], entry[ADDR_TEXT_MAX + 8];
+	json_t *list = json_array();
+	struct peers_stats stats;
+
+	peers_stats(b->peers, &stats);
+	for (unsigned int i = 0; i < stats.nr; i++) {
+		snprintf(entry, sizeof(entry), "%s %s", addr_format(&stats.peer[i].addr, text),
+			 stats.peer[i].up ? "up" : "away");
+		json_array_append_new(list, json_string(entry));
+	}
+	return list;
+}
+
 static enum MHD_Result reply_status(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const struct balancer *b = v->p.balancer;
@@ -132,6 +149,7 @@ static enum MHD_Result reply_status(const struct control_view *v, struct MHD_Con
 	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
 	json_object_set_new(body, "keyless",
 			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
+	json_object_set_new(body, "peers", peers_json(b));
 	control_put_str(body, "advice", key_watch_text(v->p.watch));
 	put_requests(body, requests);
 	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
@@ -168,7 +186,7 @@ static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t s
 	control_put_int(object, "bytes_down", down);
 }
 
-static const char *backend_state_text(const struct backend *s)
+const char *control_state_text(const struct backend *s)
 {
 	uint32_t state = atomic_load(&s->state);
 
@@ -188,7 +206,7 @@ static json_t *backend_json(const struct control_view *v, const struct metrics_s
 
 	control_put_str(o, "name", s->name);
 	control_put_str(o, "address", addr_format(&s->addr, text));
-	control_put_str(o, "state", backend_state_text(s));
+	control_put_str(o, "state", control_state_text(s));
 	control_put_str(o, "cause", backend_cause_names[cause]);
 	control_put_int(o, "weight", atomic_load(&s->weight));
 	control_put_int(o, "slots", atomic_load(&s->slots));
@@ -198,6 +216,7 @@ static json_t *backend_json(const struct control_view *v, const struct metrics_s
 	control_put_int(o, "exchange_ms", atomic_load(&s->exchange_ms));
 	control_put_int(o, "prefill_tokens_per_s", atomic_load(&s->rate) / GUARD_TOKEN_BYTES);
 	control_put_int(o, "sessions", session_count(v->p.balancer->sessions, slot));
+	control_put_int(o, "restarts", atomic_load(&s->restarts));
 	put_counts(o, sum, slot);
 	put_seconds(o, "state_for_s", atomic_load(&s->changed_ms), balancer_now_ms());
 	return o;
@@ -227,7 +246,7 @@ static enum MHD_Result reply_backends(const struct control_view *v, struct MHD_C
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static json_t *session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
+json_t *control_session_json(const struct balancer *b, const struct session *s, uint64_t now_ms)
 {
 	json_t *o = json_object();
 	char id[17];
@@ -238,6 +257,10 @@ static json_t *session_json(const struct balancer *b, const struct session *s, u
 	control_put_int(o, "turns", s->turns);
 	control_put_int(o, "moves", s->moves);
 	control_put_int(o, "context_tokens", s->context / GUARD_TOKEN_BYTES);
+	control_put_str(o, "cache",
+			s->generation == backend_generation(&b->backends.slot[s->backend])
+				? "kept"
+				: "lost");
 	control_put_str(o, "last_turn", s->prefill_ms ? guard_turn_names[s->turn] : "");
 	control_put_int(o, "cold_streak", s->cold);
 	put_seconds(o, "age_s", s->created_ms, now_ms);
@@ -272,7 +295,7 @@ static bool sessions_list(const struct balancer *b, uint64_t slots, uint32_t lim
 				continue;
 			if (!limit--)
 				return true;
-			json_array_append_new(list, session_json(b, &batch[i], now_ms));
+			json_array_append_new(list, control_session_json(b, &batch[i], now_ms));
 		}
 	} while (cursor != UINT64_MAX);
 	return false;

@@ -35,7 +35,9 @@
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
 #include "ops/props.h"
+#include "ops/peers.h"
 #include "ops/reload.h"
+#include "ops/restart_watch.h"
 #include "ops/session_file.h"
 
 #define TICK_MS	  100
@@ -56,9 +58,11 @@ struct daemon {
 	uid_t uid;	       /* who to be after the start; 0: no change */
 	gid_t gid;
 	struct balancer balancer;
-	bool balancer_up, workers_up;
+	bool balancer_up, workers_up, restarts_up;
 	struct metrics_base base;
 	struct key_watch watch;
+	struct restart_watch restarts;
+	struct peers *peers; /* NULL: without others */
 	struct health *health;
 	struct props *props;
 	struct metrics *metrics;
@@ -142,6 +146,7 @@ static void on_tick(uv_timer_t *timer)
 		splice_tick(d->splice, balancer_config(&d->balancer));
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
+	restart_watch_tick(&d->restarts, &d->balancer);
 	if (!d->draining)
 		return;
 	if (balancer_idle(&d->balancer)) {
@@ -287,7 +292,7 @@ static void sessions_load(struct daemon *d)
 		LOG(INFO, "sessions of a kvpin that did not end cleanly adopted",
 		    F_UINT("sessions", adopted));
 	if (path)
-		session_file_load(path, &d->balancer);
+		session_file_load(path, &d->balancer, &d->restarts);
 }
 
 /* Only what the start needs is in effect from here on. */
@@ -359,18 +364,28 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	rc = splice_start(d, c, why, why_bytes);
 	if (rc)
 		goto err_config;
+	rc = peers_open(&d->peers, c, why, why_bytes);
+	if (rc)
+		goto err_config;
+	d->balancer.peers = d->peers;
 	d->balancer.steer = d->steer;
 	d->balancer.splice = d->splice;
 	rc = balancer_init(&d->balancer, c, why, why_bytes);
 	if (rc)
 		goto err_config;
 	d->balancer_up = true;
+	restart_watch_init(&d->restarts);
+	d->restarts_up = true;
 	sessions_load(d);
+	peers_attach(d->peers, &d->balancer);
 	rc = balancer_listen(&d->balancer, why, why_bytes);
 	if (!rc)
 		rc = privilege_end(d, c, why, why_bytes);
-	if (!rc)
-		rc = balancer_start(&d->balancer, why, why_bytes);
+	if (rc)
+		return rc;
+	/* Who listens before the first request goes there. */
+	restart_watch_tick(&d->restarts, &d->balancer);
+	rc = balancer_start(&d->balancer, why, why_bytes);
 	if (rc)
 		return rc;
 	d->workers_up = true;
@@ -380,8 +395,8 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	d->props = props_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->props)
 		return -EIO;
-	rc = 0;
-	if (d->metrics)
+	rc = peers_serve(d->peers, &d->lock, why, why_bytes);
+	if (!rc && d->metrics)
 		rc = metrics_serve(d->metrics, &d->balancer, &d->base, &d->lock, why, why_bytes);
 	if (!rc && d->control)
 		rc = control_serve(d->control, &control, why, why_bytes);
@@ -399,7 +414,7 @@ static void sessions_save(struct daemon *d)
 	const char *path = config_session_state(balancer_config(&d->balancer));
 
 	if (path && d->workers_up)
-		session_file_save(path, &d->balancer);
+		session_file_save(path, &d->balancer, &d->restarts);
 }
 
 static void daemon_stop(struct daemon *d)
@@ -411,7 +426,10 @@ static void daemon_stop(struct daemon *d)
 	health_stop(d->health);
 	if (d->balancer_up) {
 		balancer_halt(&d->balancer);
+		peers_stop(d->peers);
 		sessions_save(d);
+		if (d->restarts_up)
+			restart_watch_fini(&d->restarts);
 		balancer_fini(&d->balancer);
 	}
 	splice_close(d->splice);

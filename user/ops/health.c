@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "ops/start_metric.h"
 
 /* Longest sleep when nothing is due; wakeups do not depend on it. */
 #define HEALTH_SLEEP_MS 60000
@@ -26,9 +27,14 @@ struct health_settings {
 	char path[HEALTH_PATH_MAX];
 	uint32_t interval_ms, timeout_ms;
 	uint32_t rise, fall;
+	char start_metric[METRIC_NAME_MAX];
 };
 
+/* A page of vLLM's has some 100 KB. */
+#define METRICS_PAGE_MAX (1024 * 1024)
+
 struct check {
+	struct health *health;
 	CURL *easy; /* made on first use, kept for the slot */
 	uint32_t slot;
 	bool wanted;
@@ -39,6 +45,12 @@ struct check {
 	struct addr addr;
 	char name[BACKEND_NAME_MAX];
 	char error[CURL_ERROR_SIZE];
+	/* The question after a good answer: when was it started? */
+	bool asks_start;
+	size_t page_bytes;
+	struct start_metric start;
+	char started[START_VALUE_MAX]; /* its latest answer; empty: none yet */
+	uint32_t generation;	       /* of its cache then */
 };
 
 struct health {
@@ -65,6 +77,17 @@ static size_t body_drop(char *data, size_t size, size_t nr, void *arg)
 	return size * nr;
 }
 
+static size_t body_scan(char *data, size_t size, size_t nr, void *arg)
+{
+	struct check *k = arg;
+
+	k->page_bytes += size * nr;
+	if (k->page_bytes > METRICS_PAGE_MAX)
+		return 0;
+	start_metric_add(&k->start, k->health->set.start_metric, data, size * nr);
+	return size * nr;
+}
+
 static void check_cancel(struct health *h, struct check *k)
 {
 	if (k->running)
@@ -72,22 +95,13 @@ static void check_cancel(struct health *h, struct check *k)
 	k->running = false;
 }
 
-static void check_start(struct health *h, struct check *k, uint64_t now_ms)
+static void check_ask(struct health *h, struct check *k, const char *path)
 {
 	const struct health_settings *s = &h->set;
 	char url[sizeof("http:///") + ADDR_TEXT_MAX + HEALTH_PATH_MAX], text[ADDR_TEXT_MAX];
 
-	k->due_ms = k->first ? now_ms + s->interval_ms - phase_ms(k->slot, s->interval_ms)
-			     : k->due_ms + s->interval_ms;
-	if (k->due_ms <= now_ms)
-		k->due_ms = now_ms + s->interval_ms;
-	k->first = false;
-	if (!k->easy)
-		k->easy = curl_easy_init();
-	if (!k->easy)
-		return; /* out of memory says nothing about the server */
 	snprintf(url, sizeof(url), "http://%s%s%s", addr_format(&k->addr, text),
-		 s->path[0] == '/' ? "" : "/", s->path);
+		 path[0] == '/' ? "" : "/", path);
 	k->error[0] = '\0';
 	curl_easy_reset(k->easy);
 	curl_easy_setopt(k->easy, CURLOPT_URL, url);
@@ -101,10 +115,29 @@ static void check_start(struct health *h, struct check *k, uint64_t now_ms)
 	curl_easy_setopt(k->easy, CURLOPT_TIMEOUT_MS, (long)s->timeout_ms);
 	curl_easy_setopt(k->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)s->timeout_ms);
 	curl_easy_setopt(k->easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(k->easy, CURLOPT_WRITEFUNCTION, body_drop);
+	curl_easy_setopt(k->easy, CURLOPT_WRITEFUNCTION, k->asks_start ? body_scan : body_drop);
+	curl_easy_setopt(k->easy, CURLOPT_WRITEDATA, k);
 	curl_easy_setopt(k->easy, CURLOPT_ERRORBUFFER, k->error);
 	curl_easy_setopt(k->easy, CURLOPT_PRIVATE, k);
 	k->running = !curl_multi_add_handle(h->multi, k->easy);
+}
+
+static void check_start(struct health *h, struct check *k, uint64_t now_ms)
+{
+	const struct health_settings *s = &h->set;
+
+	k->due_ms = k->first ? now_ms + s->interval_ms - phase_ms(k->slot, s->interval_ms)
+			     : k->due_ms + s->interval_ms;
+	if (k->due_ms <= now_ms)
+		k->due_ms = now_ms + s->interval_ms;
+	k->first = false;
+	if (!k->easy)
+		k->easy = curl_easy_init();
+	if (!k->easy)
+		return; /* out of memory says nothing about the server */
+	k->health = h;
+	k->asks_start = false;
+	check_ask(h, k, s->path);
 }
 
 /* A text for the log: the cause of a failed check. */
@@ -128,6 +161,35 @@ static bool check_current(const struct check *k, const struct backend *b)
 	       addr_equal(&b->addr, &k->addr) && !strcmp(b->name, k->name);
 }
 
+static void start_ask(struct health *h, struct check *k)
+{
+	k->asks_start = true;
+	k->page_bytes = 0;
+	k->start = (struct start_metric){0};
+	check_ask(h, k, "/metrics");
+}
+
+/* Another start than the one before is another process. No answer says nothing. */
+static void start_finish(struct health *h, struct check *k, bool ok)
+{
+	struct backend *b = &h->balancer->backends.slot[k->slot];
+	char text[ADDR_TEXT_MAX];
+	bool restarted;
+
+	if (!ok || !k->start.value[0])
+		return;
+	pthread_rwlock_rdlock(h->lock);
+	restarted = check_current(k, b) && k->started[0] && strcmp(k->started, k->start.value);
+	if (restarted)
+		backend_report_restart(b, k->generation);
+	k->generation = atomic_load(&b->generation);
+	pthread_rwlock_unlock(h->lock);
+	strcpy(k->started, k->start.value);
+	if (restarted)
+		LOG(INFO, "backend restarted, its sessions are cold", F_STR("backend", k->name),
+		    F_STR("address", addr_format(&k->addr, text)), F_STR("started", k->started));
+}
+
 static void check_finish(struct health *h, struct check *k, CURLcode code)
 {
 	struct backend *b = &h->balancer->backends.slot[k->slot];
@@ -140,6 +202,10 @@ static void check_finish(struct health *h, struct check *k, CURLcode code)
 	curl_multi_remove_handle(h->multi, k->easy);
 	k->running = false;
 	ok = code == CURLE_OK && status >= 200 && status <= 299;
+	if (k->asks_start) {
+		start_finish(h, k, ok);
+		return;
+	}
 
 	pthread_rwlock_rdlock(h->lock);
 	if (check_current(k, b) && code == CURLE_COULDNT_CONNECT)
@@ -149,6 +215,8 @@ static void check_finish(struct health *h, struct check *k, CURLcode code)
 	pthread_rwlock_unlock(h->lock);
 
 	if (ok) {
+		if (h->set.start_metric[0])
+			start_ask(h, k);
 		if (changed)
 			LOG(INFO, "backend up", F_STR("backend", k->name),
 			    F_STR("address", addr_format(&k->addr, text)), F_STR("cause", "check"),
@@ -180,9 +248,10 @@ static void health_sync(struct health *h)
 	set.timeout_ms = c->health.timeout_ms;
 	set.rise = c->health.rise;
 	set.fall = c->health.fall;
+	memcpy(set.start_metric, c->health.start_metric, sizeof(set.start_metric));
 	on = config_checks(c);
 	anew = strcmp(set.path, h->set.path) || set.interval_ms != h->set.interval_ms ||
-	       set.timeout_ms != h->set.timeout_ms;
+	       set.timeout_ms != h->set.timeout_ms || strcmp(set.start_metric, h->set.start_metric);
 	h->set = set;
 	for (uint32_t slot = 0; slot < BACKENDS_MAX; slot++) {
 		const struct backend *b = &h->balancer->backends.slot[slot];
@@ -199,6 +268,7 @@ static void health_sync(struct health *h)
 		check_cancel(h, k);
 		k->slot = slot;
 		k->wanted = k->first = true;
+		k->started[0] = '\0';
 		k->due_ms = now_ms;
 		k->name_hash = b->name_hash;
 		k->addr = b->addr;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/decide.h"
+#include "ops/peers.h"
 
 static const char *const http_error_names[KVPIN_HTTP_NR] = {
 #define ERROR_X(id, text) [KVPIN_HTTP_##id] = text,
@@ -250,6 +251,16 @@ static void render_keys(const struct page *p)
 	      index ? prefix_count(index) : 0);
 }
 
+static void render_restarts(const struct page *p)
+{
+	family(p, "kvpin_backend_restarts_total", "counter",
+	       "Restarts of the server, noticed by its listening socket or its start time.");
+	for (unsigned int i = 0; i < p->nr_servers; i++)
+		fprintf(p->out, "kvpin_backend_restarts_total{backend=\"%s\"} %" PRIu64 "\n",
+			p->server[i].label,
+			atomic_load(&p->balancer->backends.slot[p->server[i].slot].restarts));
+}
+
 static void render_turns(const struct page *p)
 {
 	family(p, "kvpin_turns_total", "counter",
@@ -376,6 +387,8 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 			       "Requests sent again on another connection.",
 			       offsetof(struct backend_stats, resends));
 	render_hists(p);
+	render_restarts(p);
+	peers_render(p->balancer->peers, p->out);
 	render_turns(p);
 	render_paths(p);
 	render_sessions(p);

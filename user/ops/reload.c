@@ -31,6 +31,8 @@ void reload_note_restarts(const struct config *old, const struct config *c, char
 		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
 	if (c->splice.ring_bytes != old->splice.ring_bytes)
 		note_add(text, bytes, "splice: a changed ring needs a restart");
+	if (memcmp(&c->peers, &old->peers, sizeof(c->peers)))
+		note_add(text, bytes, "peers: a change needs a restart");
 	if (strcmp(c->user, old->user))
 		note_add(text, bytes, "user: a change needs a restart");
 }

@@ -16,9 +16,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "ops/session_ledger.h"
 
-#define MAGIC "kvpin-sessions 1\n"
-#define PAGE  4096 /* pins per session_list() */
+#define MAGIC	"kvpin-sessions 2\n"
+#define MAGIC_1 "kvpin-sessions 1\n" /* without a ledger */
+#define PAGE	4096		     /* pins per session_list() */
 /* A server's name and address as a line has them: two words. */
 #define SERVER_TEXT_MAX (BACKEND_NAME_MAX + ADDR_TEXT_MAX)
 /* Seconds up to the year 33658: times of milliseconds stay far from 64 bits. */
@@ -44,6 +46,8 @@ struct load {
 	struct session *pin;
 	uint32_t nr, room;
 	struct session_file_counts counts;
+	struct session_ledger ledger;
+	bool plain; /* version 1 */
 };
 
 static struct clocks clocks_read(void)
@@ -168,18 +172,57 @@ static int pin_add(struct load *l, const struct session *s)
 	return 0;
 }
 
+static bool take_word(const char **at, char end, const char *word)
+{
+	size_t len = strlen(word);
+
+	if (strncmp(*at, word, len) || (*at)[len] != end)
+		return false;
+	*at += len + 1;
+	return true;
+}
+
+/* What follows the moves, from the blank on. */
+static bool take_ledger(const char **at, struct session *s, bool *lost)
+{
+	uint64_t context, prefill_ms, cold;
+	unsigned int turn;
+
+	if (!take_number(at, ' ', UINT32_MAX, &context) ||
+	    !take_number(at, ' ', UINT32_MAX, &prefill_ms) ||
+	    !take_number(at, ' ', UINT8_MAX, &cold))
+		return false;
+	for (turn = 0; turn < GUARD_TURN_NR; turn++)
+		if (take_word(at, ' ', guard_turn_names[turn]))
+			break;
+	*lost = take_word(at, '\n', "lost");
+	if (turn == GUARD_TURN_NR || (!*lost && !take_word(at, '\n', "kept")))
+		return false;
+	s->context = (uint32_t)context;
+	s->prefill_ms = (uint32_t)prefill_ms;
+	s->cold = (uint8_t)cold;
+	s->turn = turn;
+	return true;
+}
+
 /* One line, its newline included: a last one without it was cut. */
 static int load_line(struct load *l, const char *line)
 {
 	uint64_t last_ms, created_ms, turns, moves;
+	bool lost = false;
 	struct session s = {0};
 	const char *server, *at = line;
 	size_t server_len;
 
+	if (!l->plain && session_ledger_is(line)) {
+		l->counts.malformed += !session_ledger_read(&l->ledger, line);
+		return 0;
+	}
 	if (!take_id(&at, &s.id) || !take_server(&at, &server, &server_len) ||
 	    !take_ms(&at, &last_ms) || !take_ms(&at, &created_ms) ||
 	    !take_number(&at, ' ', UINT32_MAX, &turns) ||
-	    !take_number(&at, '\n', UINT32_MAX, &moves) || *at) {
+	    !take_number(&at, l->plain ? '\n' : ' ', UINT32_MAX, &moves) ||
+	    (!l->plain && !take_ledger(&at, &s, &lost)) || *at) {
 		l->counts.malformed++;
 		return 0;
 	}
@@ -195,7 +238,7 @@ static int load_line(struct load *l, const char *line)
 	}
 	s.last_used_ms = clock_turn(last_ms, l->now.real_ms, l->now.mono_ms);
 	s.created_ms = clock_turn(created_ms, l->now.real_ms, l->now.mono_ms);
-	s.generation = l->generation[s.backend];
+	s.generation = (uint16_t)(l->generation[s.backend] - lost);
 	s.turns = turns;
 	s.moves = moves;
 	return pin_add(l, &s);
@@ -210,7 +253,8 @@ static int load_lines(struct load *l, FILE *f)
 	int err = 0;
 
 	len = getline(&line, &room, f);
-	if (len < 0 || strcmp(line, MAGIC))
+	l->plain = len >= 0 && !strcmp(line, MAGIC_1);
+	if (len < 0 || (!l->plain && strcmp(line, MAGIC)))
 		err = ferror(f) ? -EIO : -EPROTO;
 	while (!err && (len = getline(&line, &room, f)) > 0) {
 		/* A zero byte would hide what is behind it. */
@@ -283,9 +327,14 @@ static void load_report(const char *path, const struct load *l, int err)
 		    F_UINT("ms", balancer_now_ms() - l->now.mono_ms));
 }
 
-struct session_file_counts session_file_load(const char *path, struct balancer *b)
+struct session_file_counts session_file_load(const char *path, struct balancer *b,
+					     struct restart_watch *w)
 {
-	struct load l = {.now = clocks_read(), .ttl_ms = balancer_config(b)->session_ttl_ms};
+	struct load l = {
+		.now = clocks_read(),
+		.ttl_ms = balancer_config(b)->session_ttl_ms,
+		.ledger = {.balancer = b, .watch = w},
+	};
 	uint32_t nr_slots = atomic_load(&b->backends.nr);
 	int err = 0;
 	FILE *f;
@@ -315,19 +364,25 @@ struct session_file_counts session_file_load(const char *path, struct balancer *
 
 /* ---- writing ---- */
 
-static void save_pin(FILE *f, const struct session *s, const char *server, struct clocks now)
+static void save_pin(FILE *f, const struct session *s, const char *server, bool lost,
+		     struct clocks now)
 {
 	uint64_t last_ms = clock_turn(s->last_used_ms, now.mono_ms, now.real_ms);
 	uint64_t created_ms = clock_turn(s->created_ms, now.mono_ms, now.real_ms);
 
-	fprintf(f, "%016" PRIx64 " %s %" PRIu64 ".%03u %" PRIu64 ".%03u %" PRIu32 " %" PRIu32 "\n",
+	fprintf(f,
+		"%016" PRIx64 " %s %" PRIu64 ".%03u %" PRIu64 ".%03u %" PRIu32 " %" PRIu32
+		" %" PRIu32 " %" PRIu32 " %u %s %s\n",
 		s->id, server, last_ms / 1000, (unsigned int)(last_ms % 1000), created_ms / 1000,
-		(unsigned int)(created_ms % 1000), s->turns, s->moves);
+		(unsigned int)(created_ms % 1000), s->turns, s->moves, s->context, s->prefill_ms,
+		s->cold, guard_turn_names[s->turn], lost ? "lost" : "kept");
 }
 
 /* Returns 0 or -ENOMEM; write errors are the stream's. */
-static int save_pins(FILE *f, struct balancer *b, struct clocks now, uint32_t *saved)
+static int save_pins(FILE *f, struct balancer *b, struct restart_watch *w, struct clocks now,
+		     uint32_t *saved)
 {
+	const struct session_ledger ledger = {.balancer = b, .watch = w};
 	struct server_text *server = calloc(BACKENDS_MAX, sizeof(*server));
 	struct session *page = calloc(PAGE, sizeof(*page));
 	uint32_t nr_slots = atomic_load(&b->backends.nr), n;
@@ -339,10 +394,16 @@ static int save_pins(FILE *f, struct balancer *b, struct clocks now, uint32_t *s
 	for (uint32_t i = 0; i < nr_slots; i++)
 		server_format(&server[i], &b->backends.slot[i]);
 	fputs(MAGIC, f);
+	session_ledger_write(&ledger, f);
 	while (cursor != UINT64_MAX && !ferror(f)) {
 		n = session_list(b->sessions, now.mono_ms, &cursor, page, PAGE);
-		for (uint32_t i = 0; i < n; i++)
-			save_pin(f, &page[i], server[page[i].backend].text, now);
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t slot = page[i].backend;
+
+			save_pin(f, &page[i], server[slot].text,
+				 page[i].generation != backend_generation(&b->backends.slot[slot]),
+				 now);
+		}
 		*saved += n;
 	}
 	err = 0;
@@ -353,7 +414,8 @@ out:
 }
 
 /* The file under its temporary name, complete or gone. */
-static int save_temp(char *temp, struct balancer *b, struct clocks now, uint32_t *saved)
+static int save_temp(char *temp, struct balancer *b, struct restart_watch *w, struct clocks now,
+		     uint32_t *saved)
 {
 	int fd = mkostemp(temp, O_CLOEXEC); /* mode 0600 */
 	FILE *f = fd >= 0 ? fdopen(fd, "w") : NULL;
@@ -366,7 +428,7 @@ static int save_temp(char *temp, struct balancer *b, struct clocks now, uint32_t
 		close(fd);
 		goto err_unlink;
 	}
-	err = save_pins(f, b, now, saved);
+	err = save_pins(f, b, w, now, saved);
 	/* The stream's error has no errno of its own any more; a full disk is the usual one. */
 	errno = 0;
 	if (!err && (fflush(f) || ferror(f)))
@@ -380,7 +442,7 @@ err_unlink:
 	return err;
 }
 
-int session_file_save(const char *path, struct balancer *b)
+int session_file_save(const char *path, struct balancer *b, struct restart_watch *w)
 {
 	struct clocks now = clocks_read();
 	char temp[STATE_PATH_MAX + 8];
@@ -388,7 +450,7 @@ int session_file_save(const char *path, struct balancer *b)
 	int err;
 
 	snprintf(temp, sizeof(temp), "%s.XXXXXX", path);
-	err = save_temp(temp, b, now, &saved);
+	err = save_temp(temp, b, w, now, &saved);
 	if (!err && rename(temp, path)) {
 		err = -errno;
 		unlink(temp);

@@ -48,12 +48,11 @@ static int set_number(const struct setting *s, struct config *c, const char *tex
 	uint64_t value = 0;
 	int err = 0;
 
-	if (s->zero && !strcmp(text, s->zero))
+	if (s->zero &&
+	    (!strcmp(text, s->zero) || (s->kind == SETTING_DECIMAL && !strcmp(text, "0"))))
 		;
 	else if (s->kind == SETTING_DURATION)
 		err = value_duration(text, s->min, s->max, &value, why, why_bytes);
-	else if (s->kind == SETTING_DECIMAL && !strcmp(text, "0") && s->zero)
-		;
 	else if (s->kind == SETTING_DECIMAL)
 		err = value_decimal(text, s->min, s->max, &value, why, why_bytes);
 	else if (s->kind == SETTING_SIZE)
@@ -251,6 +250,10 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_dir_path(s, c, text, why, why_bytes);
 	case SETTING_METRICS:
 		return set_metrics(c, text, why, why_bytes);
+	case SETTING_WORD:
+		return setting_set_word(s, c, text, why, why_bytes);
+	case SETTING_ADDRS:
+		return setting_set_addrs(s, c, text, why, why_bytes);
 	case SETTING_LISTEN:
 		return setting_add_listen(c, text, why, why_bytes);
 	case SETTING_HEADER_NAME:
@@ -300,6 +303,10 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 	case SETTING_HEADER_NAME:
 		return strcpy(text, *((const char *)c + s->offset) ? (const char *)c + s->offset
 								   : s->zero);
+	case SETTING_WORD:
+		return setting_format_word(s, c, text);
+	case SETTING_ADDRS:
+		return setting_format_addrs(s, c, text);
 	case SETTING_USER:
 		return strcpy(text, c->user[0] ? c->user : "off");
 	case SETTING_SOCKET_PATH:

@@ -26,6 +26,8 @@ enum setting_kind {
 	SETTING_USER,
 	SETTING_METRICS,     /* an address or "off" */
 	SETTING_HEADER_NAME, /* or "off", where .zero says so */
+	SETTING_WORD,	     /* of letters, digits, '_' and ':', or "off" */
+	SETTING_ADDRS,	     /* addresses in one text, .max at most, or "off" */
 	/* Lists: setting_set() appends one entry. */
 	SETTING_LISTEN,
 	SETTING_KEY,	 /* KIND=NAME, client-ip, prefix[,rule=value] */
@@ -61,7 +63,7 @@ struct setting {
 };
 
 /* Room for settings that are kept by index; a build error says when the table outgrows it. */
-#define SETTINGS_MAX 72
+#define SETTINGS_MAX 80
 /* Room for one formatted source of keys. */
 #define SETTING_KEY_TEXT_MAX 160
 /* Room for any formatted setting: a full list of them. */
@@ -157,6 +159,14 @@ int setting_add_key_flag(struct config *c, const char *text, char *why, unsigned
 /** setting_format_key() - a source as --session-key takes it, a header by its bare name
  * @text: SETTING_KEY_TEXT_MAX bytes; returned */
 char *setting_format_key(const struct config *c, unsigned int i, char *text);
+
+/* Of SETTING_WORD and SETTING_ADDRS: user/ops/setting_addrs.c. */
+int setting_set_word(const struct setting *s, struct config *c, const char *text, char *why,
+		     unsigned int why_bytes);
+char *setting_format_word(const struct setting *s, const struct config *c, char *text);
+int setting_set_addrs(const struct setting *s, struct config *c, const char *text, char *why,
+		      unsigned int why_bytes);
+char *setting_format_addrs(const struct setting *s, const struct config *c, char *text);
 
 /* Of SETTING_LISTEN, SETTING_HEADER and SETTING_BACKEND: user/ops/setting_list.c. */
 int setting_add_listen(struct config *c, const char *text, char *why, unsigned int why_bytes);

@@ -121,6 +121,10 @@ const struct setting settings[] = {
 	{.key = "health.fall", .flag = "health-fall", .arg = "N", .example = "3",
 	 .help = "failed checks in a row that take it down", .group = SETTING_GROUP_HEALTH,
 	 .kind = SETTING_COUNT, AT(health.fall), .min = 1, .max = 100},
+	{.key = "health.start_metric", .flag = "start-metric", .arg = "NAME|off",
+	 .example = "process_start_time_seconds",
+	 .help = "number on /metrics that says when a server was started",
+	 .group = SETTING_GROUP_HEALTH, .kind = SETTING_WORD, AT(health.start_metric)},
 
 	{.key = "timeouts.head", .flag = "timeout-head", .arg = "DUR", .example = "10s",
 	 .help = "first byte of a request head to its last", .group = SETTING_GROUP_TIMEOUTS,
@@ -182,6 +186,17 @@ const struct setting settings[] = {
 	{.key = "splice.ring", .flag = "splice-ring", .arg = "SIZE", .example = "1MiB",
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(splice.ring_bytes), .min = 65536, .max = 64 * 1024 * 1024},
+
+	{.key = "peers.listen", .flag = "peer-listen", .arg = "ADDR|off",
+	 .example = "\"10.0.0.1:7946\"", .help = "other balancers tell their pins here",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.listen), .max = 1},
+	{.key = "peers.to", .flag = "peers", .arg = "ADDR,...|off",
+	 .example = "\"10.0.0.2:7946, 10.0.0.3:7946\"",
+	 .help = "other balancers, which are told of the pins here",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.to), .max = PEERS_MAX},
+	{.key = "peers.secret", .flag = "peer-secret", .arg = "PATH|off",
+	 .example = "/etc/kvpin/peers.secret", .help = "file with the secret that they share",
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_STATE_PATH, AT(peers.secret)},
 
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},

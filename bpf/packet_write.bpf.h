@@ -112,6 +112,19 @@ static __always_inline void head_check(struct tcp_head *h, __u32 check)
 	h->new[4] = (h->new[4] & 0xffff0000) | (check & 0xffff);
 }
 
+/* clang would make one comparison of the two, from which the verifier of 6.1 learns no lower bound.
+ */
+static __always_inline void head_store(struct __sk_buff *skb, const struct packet *p,
+				       struct tcp_head *h, __u64 bytes)
+{
+	kvpin_opaque(bytes);
+	if (bytes < BARE_BYTES)
+		return;
+	kvpin_opaque(bytes);
+	if (bytes <= HEAD_BYTES)
+		bpf_skb_store_bytes(skb, p->l4, h->new, bytes, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* The new TCP head into the packet. */
 static __always_inline void packet_write(struct __sk_buff *skb, const struct packet *p,
 					 struct tcp_head *h)
@@ -120,9 +133,7 @@ static __always_inline void packet_write(struct __sk_buff *skb, const struct pac
 
 	if (!packet_partial(skb, p))
 		head_check(h, ~sum_fold((__u16)~h->old[4] + head_change(h)));
-	kvpin_opaque(bytes);
-	if (bytes >= BARE_BYTES && bytes <= HEAD_BYTES)
-		bpf_skb_store_bytes(skb, p->l4, h->new, bytes, BPF_F_RECOMPUTE_CSUM);
+	head_store(skb, p, h, bytes);
 }
 
 /* ... and the addresses in front of it. */
@@ -136,14 +147,15 @@ static __always_inline void packet_store_all(struct __sk_buff *skb, const struct
 	if (p->jumbo) { /* between the two */
 		bpf_skb_store_bytes(skb, ADDRESSES_AT, h->address, sizeof(h->address),
 				    BPF_F_RECOMPUTE_CSUM);
-		bytes = h->bytes;
-		kvpin_opaque(bytes);
-		if (bytes >= BARE_BYTES && bytes <= HEAD_BYTES)
-			bpf_skb_store_bytes(skb, p->l4, h->new, bytes, BPF_F_RECOMPUTE_CSUM);
+		head_store(skb, p, h, h->bytes);
 		return;
 	}
+	/* Two checks, and hidden from each other, as in head_store(). */
 	kvpin_opaque(bytes);
-	if (bytes < BARE_BYTES || bytes > HEAD_BYTES + ADDRESS_WORDS * 4)
+	if (bytes < BARE_BYTES)
+		return;
+	kvpin_opaque(bytes);
+	if (bytes > HEAD_BYTES + ADDRESS_WORDS * 4)
 		return;
 	from += __builtin_offsetof(struct tcp_head, address);
 	if (p->v6)

@@ -43,27 +43,26 @@
 #define OPTION_NOPS	0x01010101U
 #define OPTION_NOPS_EOL 0x01010100U
 
-/* What the kernel puts between the heads of a packet of more than 64 KiB (BIG TCP, which TCP over
- * IPv6 uses on lo without being asked): a hop-by-hop header with the one option that RFC 2675
- * defines, include/net/ipv6.h. */
+/* What IPv6 puts between the heads of a packet longer than 64 KiB (RFC 2675; BIG TCP, up to Linux
+ * 6.19 or so): nothing but the length. */
 struct jumbo_head {
-	__u8 nexthdr, bytes_8, type, len;
-	__be32 payload;
+	__u8 nexthdr, hdrlen;
+	__u8 type, len;
+	__be32 bytes;
 };
-
 #define JUMBO_TYPE 0xc2
-#define PADN_TYPE  1
 
 struct packet {
 	struct kvpin_splice_key key;
 	__u32 ip_check; /* IPv4: the word with the checksum, as it came */
 	__u32 l4;	/* where the TCP head begins */
+	__u32 jumbo;	/* bytes of a jumbo head before it */
 	__u32 head;	/* its bytes */
 	__u32 len;	/* payload */
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */
 	__u32 v6;
-	__u32 jumbo; /* a struct jumbo_head stands before the TCP head */
+	__u32 other; /* no TCP, but ICMP perhaps */
 	/* ns, of the last tick: a fifth of the price of the exact time; behind what the daemon may
 	 * just have written */
 	__u64 now;
@@ -206,12 +205,37 @@ static __always_inline void head_build(struct tcp_head *h, struct rewrite *r)
 
 /* ---- reading ---- */
 
+/* The rest of packet_read() for a packet with a jumbo head at p->l4. */
+static __noinline int packet_read_jumbo(struct __sk_buff *skb, struct packet *p)
+{
+	struct jumbo_head jumbo;
+	struct tcphdr t;
+	__u32 bytes;
+
+	if (bpf_skb_load_bytes(skb, p->l4, &jumbo, sizeof(jumbo)) || jumbo.hdrlen ||
+	    jumbo.nexthdr != IPPROTO_TCP || jumbo.type != JUMBO_TYPE ||
+	    bpf_skb_load_bytes(skb, p->l4 + sizeof(jumbo), &t, sizeof(t)))
+		return -1;
+	p->jumbo = sizeof(jumbo);
+	p->l4 += sizeof(jumbo);
+	p->key.from_port = t.source;
+	p->key.to_port = t.dest;
+	bytes = t.doff * 4;
+	if (bytes < sizeof(t) || skb->len < p->l4 + bytes)
+		return -1;
+	p->len = skb->len - p->l4 - bytes;
+	p->head = bytes;
+	return 0;
+}
+
 static __always_inline int packet_read_v4(struct packet *p, void *data, void *end,
 					  struct tcphdr **t, __u32 *total)
 {
 	struct iphdr *ip = data + ETH_HLEN;
 
 	*t = (void *)(ip + 1);
+	if ((void *)(*t + 1) <= end)
+		p->other = ip->protocol == IPPROTO_ICMP;
 	if ((void *)(*t + 1) > end || ip->protocol != IPPROTO_TCP || ip->ihl != 5 ||
 	    (ip->frag_off & bpf_htons(0x3fff)))
 		return -1;
@@ -230,33 +254,18 @@ static __always_inline int packet_read_v6(struct packet *p, void *data, void *en
 	*t = (void *)(ip6 + 1);
 	if ((void *)(*t + 1) > end)
 		return -1;
+	p->other = ip6->nexthdr == IPPROTO_ICMPV6;
+	if (ip6->nexthdr != IPPROTO_TCP && ip6->nexthdr != IPPROTO_HOPOPTS)
+		return -1;
 	__builtin_memcpy(p->key.from, &ip6->saddr, sizeof(p->key.from));
 	__builtin_memcpy(p->key.to, &ip6->daddr, sizeof(p->key.to));
+	if (ip6->nexthdr == IPPROTO_HOPOPTS)
+		return 1;
 	*total = bpf_ntohs(ip6->payload_len);
 	/* BIG TCP: the field cannot hold it. */
 	if (*total)
 		*total += sizeof(*ip6);
-	else if (ip6->nexthdr == IPPROTO_HOPOPTS)
-		p->jumbo = 1;
-	return p->jumbo || ip6->nexthdr == IPPROTO_TCP ? 0 : -1;
-}
-
-/* The head behind a struct jumbo_head. Returns NULL for something else with a hop-by-hop header. */
-static __always_inline struct tcphdr *packet_read_jumbo(struct __sk_buff *skb, struct packet *p,
-							__u32 *total)
-{
-	struct jumbo_head jumbo;
-	struct tcphdr *t;
-
-	if (bpf_skb_load_bytes(skb, p->l4, &jumbo, sizeof(jumbo)) || jumbo.bytes_8 ||
-	    jumbo.nexthdr != IPPROTO_TCP || jumbo.type != JUMBO_TYPE || jumbo.len != 4)
-		return NULL;
-	p->l4 += sizeof(jumbo);
-	*total = bpf_ntohl(jumbo.payload) + sizeof(struct ipv6hdr);
-	if (bpf_skb_pull_data(skb, p->l4 + sizeof(*t)))
-		return NULL;
-	t = (void *)(long)skb->data + ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(jumbo);
-	return (void *)(t + 1) > (void *)(long)skb->data_end ? NULL : t;
+	return 0;
 }
 
 /* Reads the heads, but for the TCP head's numbers. Returns 0, or -1 for what is none of ours. */
@@ -287,14 +296,9 @@ static __always_inline int packet_read(struct __sk_buff *skb, struct packet *p)
 	err = p->v6 ? packet_read_v6(p, data, end, &t, &total)
 		    : packet_read_v4(p, data, end, &t, &total);
 	if (err)
-		return -1;
-	if (p->jumbo) {
-		t = packet_read_jumbo(skb, p, &total);
-		if (!t)
-			return -1;
-	} else if (!total) {
+		return err < 0 ? -1 : packet_read_jumbo(skb, p);
+	if (!total)
 		total = skb->len - ETH_HLEN;
-	}
 	p->key.from_port = t->source;
 	p->key.to_port = t->dest;
 	bytes = t->doff * 4;
@@ -354,7 +358,7 @@ static __always_inline int packet_read_tcp(struct __sk_buff *skb, struct packet 
 	__u32 w;
 
 	h->bytes = p->head;
-	h->plain = !head_read_plain(skb, p, h);
+	h->plain = !p->jumbo && !head_read_plain(skb, p, h);
 	h->odd = 0;
 	if (!h->plain && head_read_any(skb, p, k))
 		return -1;

@@ -16,6 +16,7 @@
  */
 #include "packet_write.bpf.h"
 #include "splice_find.bpf.h"
+#include "splice_icmp.bpf.h"
 #include "splice_walk.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -280,6 +281,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		pass_fin = WORD_FIN;
 	off = done ? c->off_taken + (__u32)(end - u->to) : c->off_taken;
 	local = p->len || fin || rst || done || before < u->to || (c->flags & KVPIN_SPLICE_PROBE);
+	/* A keepalive probe begins before what was acknowledged: the socket here answers it, the
+	 * server, to which all of the client's packets are plain ACKs, would not. */
+	local = local || p->seq + 1 == (__u32)(c->ack_win >> 32);
 	onward = done || acked >= u->to || pass_fin || rst;
 	if (!local && !onward)
 		local = 1;
@@ -591,7 +595,7 @@ int splice_packet(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	if (packet_read(skb, &p))
-		return TC_ACT_UNSPEC;
+		return p.other ? splice_icmp(skb) : TC_ACT_UNSPEC;
 	x = conn_find(&p, &direction);
 	if (!x)
 		return TC_ACT_UNSPEC;

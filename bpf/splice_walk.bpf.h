@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The answer's framing at tc: where does it end, when did tokens come, and what must not go past
- * the daemon. The parser is that of include/; bpf_loop() drives it over what is not one whole chunk.
+ * the daemon. The parser is that of include/; bpf_loop() drives it over what is not one whole
+ * chunk.
  *
  * Packets are walked in order. One that is ahead of its turn cannot be: from then on the daemon
  * follows the framing, from copies in its ring; they are forwarded all the same, since a client
@@ -15,12 +16,22 @@
 #include "packet.bpf.h"
 #include "splice_maps.bpf.h"
 
-/* A chunk takes about three turns; a packet has 64 KiB at most. */
+/* A chunk takes about three turns; a packet has 64 KiB at most, or 512 KiB by BIG TCP
+ * (GSO_MAX_SIZE).
+ */
 #define WALK_TURNS_MAX 16384
-#define COPY_TURNS_MAX (65536 / KVPIN_SPLICE_COPY_BYTES + 1)
+#define COPY_TURNS_MAX (524288 / KVPIN_SPLICE_COPY_BYTES + 1)
 
 /* The daemon says that it is alive ten times a second. */
 #define DEAD_NS 5000000000LL
+
+/* Of 1 to `most` bytes, a power of two: nothing else, so that the verifier knows it too; before 6.8
+ * it does not conclude that from a comparison with 0. */
+#define SPLICE_BYTES(n, most)                                                                      \
+	do {                                                                                       \
+		kvpin_opaque(n);                                                                   \
+		(n) = (((n)-1) & ((most)-1)) + 1;                                                  \
+	} while (0)
 
 enum { FRAMING_DROP, FRAMING_FORWARD };
 
@@ -153,9 +164,7 @@ static long walk_turn(__u32 turn, struct walk_loop *loop)
 		n = l->end - l->at;
 		if (n > sizeof(l->window))
 			n = sizeof(l->window);
-		kvpin_opaque(n);
-		if (n < 1 || n > sizeof(l->window))
-			return 1;
+		SPLICE_BYTES(n, sizeof(l->window));
 		l->window = 0;
 		if (bpf_skb_load_bytes(loop->skb, l->at, &l->window, n)) {
 			kvpin_body_bad(b, KVPIN_HTTP_NONE);
@@ -275,8 +284,8 @@ static long copy_turn(__u32 turn, struct copy *k)
 		return 1;
 	if (n > KVPIN_SPLICE_COPY_BYTES)
 		n = KVPIN_SPLICE_COPY_BYTES;
-	kvpin_opaque(n);
-	if (n < 1 || n > KVPIN_SPLICE_COPY_BYTES || bpf_skb_load_bytes(k->skb, k->pos, e + 1, n)) {
+	SPLICE_BYTES(n, KVPIN_SPLICE_COPY_BYTES);
+	if (bpf_skb_load_bytes(k->skb, k->pos, e + 1, n)) {
 		bpf_ringbuf_discard(e, 0);
 		return 1;
 	}

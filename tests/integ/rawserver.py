@@ -85,19 +85,20 @@ def serve_ok(conn):
 class RawServer:
     """.text and .name as kvpin's backend; .connections and .requests are what came."""
 
-    def __init__(self, script=serve_ok, name="raw0", port=0, backlog=128, rcvbuf=0):
+    def __init__(self, script=serve_ok, name="raw0", port=0, backlog=128, rcvbuf=0,
+                 host="127.0.0.1"):
         self.name, self.script = name, script
         self.lock = threading.Lock()
         self.connections, self.requests, self.problems = 0, [], []
         self.conns, self.threads, self.stopping = [], [], False
-        self.listener = socket.socket()
+        self.listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if rcvbuf:
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        self.listener.bind(("127.0.0.1", port))
+        self.listener.bind((host, port))
         self.listener.listen(backlog)
-        self.addr = self.listener.getsockname()
-        self.text = "%s:%d" % self.addr
+        self.addr = self.listener.getsockname()[:2]
+        self.text = ("[%s]:%d" if ":" in host else "%s:%d") % self.addr
         self.accepting = threading.Thread(target=self.accept, daemon=True)
         self.accepting.start()
 

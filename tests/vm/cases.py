@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """What must hold on every kernel; runs in the guest of tests/vm/run (or, as root, on this machine).
 
-usage: cases.py [--paths "relay steer"] [--only WORD] [--churn COUNT]
+usage: cases.py [--paths "relay steer splice auto"] [--only WORD] [--churn COUNT]
 
-`kvpin doctor` decides whether steer is among the paths. Each path gets one kvpin before two
+`kvpin doctor` decides whether steer and splice are among the paths. Each path gets one kvpin before two
 simulated servers (gpu0 like llama-server, gpu1 like uvicorn); every case runs against it, and after
 every case the kernel's log must be silent. At the end of a path the daemon has exited with 0, TCP
-has as many sockets as before, and nothing is pinned. The last line sums up for tests/vm/check.
+has as many sockets as before, nothing is pinned and nothing stands at tc. The last line sums up for tests/vm/check.
 """
 import argparse
 import json
 import os
+import pathlib
 import random
 import re
 import signal
@@ -20,7 +21,8 @@ import threading
 import time
 import traceback
 
-from rig import PATIENCE, KernelLog, Rig, ask, doctor, harness, pins, sockets
+from rig import (PATIENCE, PIN, KernelLog, Rig, ask, attachments, doctor, harness, pins,
+                 sockets)
 from harness import VERIFY, checksum, pattern, request, wait_until  # found by way of rig
 from rawserver import chunked
 
@@ -284,6 +286,98 @@ def answers_are_right_under_load(rig):
 
 
 @case
+def streams_follow_each_other_at_once(rig):
+    """The next request leaves with the last byte in hand; three are written at once."""
+    client = rig.client()
+    names = [rig.session(server) for server in rig.sims]
+    for number in range(30):
+        _, body = ask(client, "/sse/10/1000/150", names[number % 2])
+        events(body, 10)
+    for number in range(5):
+        client.send(b"".join(get("/sse/12/1000/150", names[(number + i) % 2]) for i in range(3)))
+        for _ in range(3):
+            status, _, body = client.answer()
+            assert status == 200
+            events(body, 12)
+
+
+@case
+def a_large_body_comes_whole(rig):
+    for server in rig.sims:
+        client, session = rig.client(), rig.session(server)
+        for count in 3000000, 12000000:
+            assert bulk(client, count, 11, session) == server.name
+            assert bulk(client, count, 5, session, "&manner=chunked&chunk=20000") == server.name
+            assert bulk(client, 500, 2, session) == server.name
+
+
+@case
+def a_server_that_dies_in_mid_stream_breaks_its_streams_only(rig):
+    one, other = rig.client(), rig.client()
+    one.send(get("/sse/100000/5000/100", rig.session(rig.sims[1])))
+    one.until(b'"i":20,')
+    other.send(get("/sse/200/5000/100", rig.session(rig.sims[0])))
+    assert other.head()[0] == 200
+    rig.sims[1].stop(signal.SIGKILL)
+    assert one.ended(PATIENCE) == "rst"
+    events(b"".join(other.chunks()), 200)
+    rig.sims[1] = rig.start_sim("gpu1", "uvicorn", rig.sims[1].addr[1])
+
+    def serves():
+        return all(b["state"] == "up" for b in rig.kvpin.status("backends")["backends"])
+
+    wait_until(serves, PATIENCE, lambda: str(rig.kvpin.status("backends")))
+
+
+@case
+def ipv6_sockets_do_as_well(rig):
+    if not os.path.exists("/proc/net/if_inet6"):
+        return  # a kernel without it
+    six = Rig(rig.path, address="[::1]", pin=f"{PIN}-six")
+    try:
+        names = [six.session(server) for server in six.sims]
+        client = six.client()
+        for number in range(20):
+            _, body = ask(client, "/sse/30/1000/150", names[number % 2])
+            events(body, 30)
+            bulk(client, 300000, number, names[number % 2])
+        if rig.path in ("steer", "splice"):
+            moved_something(six, [rig.path])
+    finally:
+        six.stop()
+
+
+@case
+def streams_outlive_a_killed_kvpin(rig):
+    """Those that are past the daemon; another kvpin begins beside them and clears up."""
+    if rig.path != "splice":
+        return
+    streams = [rig.client() for _ in range(8)]
+    for number, client in enumerate(streams):
+        client.send(get("/sse/150/20000/100", f"outlive-{number}"))
+        client.until(b'"i":5,')
+    wait_until(lambda: rig.spliced() == 8, PATIENCE, lambda: str(rig.kvpin.status()))
+    rig.kvpin.stop(signal.SIGKILL)
+    rig.kvpin = rig.start_kvpin()
+    fresh = rig.client()
+    for number in range(10):
+        events(ask(fresh, "/sse/30/1000/100", f"outlive-{number}")[1], 30)
+    for client in streams:
+        body = client.until(b"0\r\n\r\n")
+        assert body.count(b"data: ") == 144, body.count(b"data: ")
+        assert client.ended(PATIENCE), "the connection of a dead kvpin stays open"
+    assert rig.moved("splice") > 0
+    rig.close_clients()
+    wait_alone()
+
+
+def wait_alone():
+    """Nobody uses the program of a dead one any more: it is taken down."""
+    wait_until(lambda: len([p for p in pins() if f"{PIN.name}-splice" in p.rpartition("/")[2]]) < 2,
+               2 * PATIENCE, lambda: f"a dead kvpin's program stays: {pins()}")
+
+
+@case
 def a_killed_kvpin_does_not_hinder_the_next(rig):
     client = rig.client()
     for number in range(4):
@@ -302,7 +396,9 @@ def a_killed_kvpin_does_not_hinder_the_next(rig):
         bulk(client, 1000, 1, "killed-0")
         return rig.moved(rig.path) > 0
 
-    wait_until(moves, PATIENCE, "all bytes went another way")
+    if rig.path != "auto":
+        wait_until(moves, PATIENCE, "all bytes went another way")
+    wait_alone()
 
 
 # ---- running them
@@ -332,7 +428,7 @@ class Runner:
         return result
 
     def path(self, path):
-        level, pinned = sockets(), pins()
+        level, pinned, hooked = sockets(), pins(), attachments()
         rig = self.run(f"{path}: kvpin starts", Rig, path)
         if not rig:
             return
@@ -343,24 +439,34 @@ class Runner:
             self.run(f"{path}: {function.__name__.replace('_', ' ')}", function, rig)
             rig.close_clients()
             if function is clients_that_leave_in_every_way_upset_no_kernel and path != "relay":
-                self.run(f"{path}: it was {path} that moved bytes", moved_something, rig)
+                self.run(f"{path}: it was {path} that moved bytes", moved_something, rig,
+                         [p for p in ("steer", "splice") if p == path or path == "auto"
+                          and not self.refused[p]])
         self.run(f"{path}: kvpin exits with 0", rig.stop)
         self.run(f"{path}: no socket is left", left_sockets, level)
         self.run(f"{path}: no pin is left", left_pins, pinned)
+        self.run(f"{path}: nothing is left at tc", left_attachments, hooked)
 
 
-def moved_something(rig):
-    assert rig.moved(rig.path) > 0, "all bytes went another way"
+def moved_something(rig, paths):
+    assert all(rig.moved(path) > 0 for path in paths), f"all bytes went another way than {paths}"
 
 
 def left_sockets(level):
     """A socket that leaks is allocated for ever; timers of dying ones run out."""
     wait_until(lambda: all(now <= then for now, then in zip(sockets(), level)), PATIENCE,
-               lambda: f"TCP (in use, allocated besides) was {level}, is {sockets()}")
+               lambda: f"TCP (in use, allocated besides) was {level}, is {sockets()}:\n"
+               + "".join(pathlib.Path(f"/proc/net/{name}").read_text() for name in
+                         ("tcp", "tcp6") if os.path.exists(f"/proc/net/{name}")))
 
 
 def left_pins(before):
     assert pins() <= before, pins() - before
+
+
+def left_attachments(before):
+    wait_until(lambda: attachments() == before, PATIENCE,
+               lambda: f"at tc was {before}, is {attachments()}")
 
 
 def serves_by_relay_and_says_so(why, env=None):
@@ -377,28 +483,26 @@ def serves_by_relay_and_says_so(why, env=None):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--paths", default="relay steer")
+    parser.add_argument("--paths", default="relay steer splice auto")
     parser.add_argument("--only", default="")
     parser.add_argument("--churn", type=int, default=2000)
     args = parser.parse_args()
     runner = Runner(args.only, args.churn)
-    paths, steer, why = args.paths.split(), False, "kvpin doctor failed"
-
-    found = runner.run("kvpin doctor says whether steer can be used", doctor)
-    if found:
-        steer, why = found
-    if found and not steer:
+    refused, tc = runner.run("kvpin doctor says which paths can be used", doctor) or (
+        dict.fromkeys(("steer", "splice"), "kvpin doctor failed"), "")
+    runner.refused = {**refused, "auto": None}
+    if refused["steer"]:
         runner.run("without steer, auto serves by relay and says so",
-                   serves_by_relay_and_says_so, why)
-    elif found:
+                   serves_by_relay_and_says_so, refused["steer"])
+    else:
         runner.run("were steer refused, auto would serve by relay and say so",
                    serves_by_relay_and_says_so, "redirect:", {"KVPIN_SELFTEST_FAIL": "redirect"})
-    for path in paths:
-        if path == "steer" and not steer:
-            continue
-        runner.path(path)
-    print(f"summary steer={'yes' if steer else f'no ({why})'}; "
-          f"{runner.passed} passed, {runner.failed} failed")
+    for path in args.paths.split():
+        if not runner.refused[path]:
+            runner.path(path)
+    said = "; ".join(f"{path}={'no (' + why + ')' if why else 'yes'}"
+                     for path, why in refused.items() if path != "relay")
+    print(f"summary {said}; {tc}; {runner.passed} passed, {runner.failed} failed")
     return 1 if runner.failed else 0
 
 

@@ -2,11 +2,13 @@
 """What the cases in the guest stand on: the machine's own view of what happened, and two simulated
 servers with a kvpin before them.
 """
+import ctypes
 import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ PIN = BPFFS / f"kvpin-vm-{os.getpid()}"  # the same for a killed kvpin and the n
 GUEST = "KVPIN_VM" in os.environ  # else this is some machine: its warn-once stays
 WARN_ONCE = "/sys/kernel/debug/clear_warn_once"
 PATIENCE = 30.0  # a guest without hardware help
+STALL = "10s"  # for so long a dead kvpin's program stays after its last packet
 TROUBLE = re.compile(r"WARNING:|BUG:|Oops|general protection|refcount_t|RIP:|rcu:.*stall|"
                      r"blocked for more than|leak", re.I)
 
@@ -61,23 +64,45 @@ def sockets():
 
 def pins():
     """Everything in bpffs, also empty directories; on a shared machine only what is ours."""
-    return {str(p) for p in BPFFS.rglob("*") if GUEST or PIN.name in str(p)}
+    found = [os.path.join(at, name) for at, dirs, files in os.walk(BPFFS) for name in dirs + files]
+    return {path for path in found if GUEST or PIN.name in path}
+
+
+def attachments():
+    """What stands at tc: (programs by tcx, clsact qdiscs and their filters as tc prints them)."""
+    libbpf, tcx = ctypes.CDLL("libbpf.so.1"), 0
+    for index, _ in socket.if_nameindex():
+        for attach_type in (46, 47):  # BPF_TCX_INGRESS, _EGRESS
+            ids, count = (ctypes.c_uint32 * 64)(), ctypes.c_uint32(64)
+            if not libbpf.bpf_prog_query(index, attach_type, 0, ctypes.byref(ctypes.c_uint32(0)),
+                                         ids, ctypes.byref(count)):
+                tcx += count.value
+    found = [line for line in tc("qdisc", "show").splitlines() if "clsact" in line]
+    for line in found[:]:
+        for hook in "ingress", "egress":
+            device = line.split("dev ")[1].split()[0]
+            found += tc("filter", "show", "dev", device, hook).splitlines()
+    return tcx, found
+
+
+def tc(*words):
+    return subprocess.run(["tc", *words], check=True, capture_output=True, text=True).stdout
 
 
 def doctor():
-    """(may steer be used, why not), as `kvpin doctor` says."""
+    """{path: why it cannot be used; None: it can}, as `kvpin doctor` says."""
     ran = subprocess.run([harness.KVPIN, "doctor", "--json"], capture_output=True, text=True,
                          timeout=PATIENCE)
     assert "unknown command" not in ran.stderr, "kvpin has no doctor command yet"
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
-    steer = found["paths"]["steer"]
-    if steer["available"]:
-        return True, ""
-    why = [f"{row['name']}: {row['why']}" for row in found["checks"] if row["result"] == "failed"
-           and row["name"] == steer["check"]]
-    assert why and why[0], f"refused without a reason: {ran.stdout}"
-    return False, why[0]
+    said = {"relay": None}
+    for path in "steer", "splice":
+        row = found["paths"][path]
+        said[path] = None if row["available"] else f"{row['check']}: {row['why']}"
+        assert row["available"] or (row["check"] and row["why"]), ran.stdout
+    how = [row["why"] for row in found["checks"] if row["name"] == "tc"]
+    return said, how[0]
 
 
 # ---- two servers and one kvpin
@@ -104,12 +129,11 @@ class Kvpin(harness.Kvpin, Patient):
 
 
 class Rig:
-    def __init__(self, path, env=None):
+    def __init__(self, path, env=None, address="127.0.0.1", pin=PIN):
         self.path, self.tmp = path, pathlib.Path(tempfile.mkdtemp())
-        self.env = env
+        self.env, self.address, self.pin = env, address, str(pin)
         self.fresh, self.churn, self.clients = 0, 0, []
-        self.sims = [harness.Sim(self.tmp, "gpu0", "llama", idle_ms=60000, slots=64),
-                     harness.Sim(self.tmp, "gpu1", "uvicorn", idle_ms=60000, slots=64)]
+        self.sims = [self.start_sim("gpu0", "llama"), self.start_sim("gpu1", "uvicorn")]
         try:
             self.kvpin = self.start_kvpin()
         except Exception:
@@ -117,9 +141,15 @@ class Rig:
                 sim.stop()
             raise
 
+    def start_sim(self, name, manner, port=0):
+        return harness.Sim(self.tmp, name, manner, f"{self.address}:{port}", idle_ms=60000,
+                           slots=64)
+
     def start_kvpin(self):
-        return Kvpin(self.tmp, self.sims, self.path, log_requests=False, env=self.env, args=(
-            "--workers", "2", "--drain", "10s", "--log-level", "info", "--steer-pin", str(PIN)))
+        return Kvpin(self.tmp, self.sims, self.path, log_requests=False, env=self.env,
+                     listen=f"{self.address}:0", args=(
+                         "--workers", "2", "--drain", "10s", "--log-level", "info",
+                         "--timeout-stall", STALL, "--steer-pin", self.pin))
 
     def client(self, rcvbuf=0):
         client = Client(self.kvpin.addr, PATIENCE, rcvbuf)
@@ -143,6 +173,11 @@ class Rig:
         """Bytes that the path has moved so far, by kvpin's own count."""
         return sum(v for k, v in self.kvpin.metrics().items()
                    if k.startswith("kvpin_bytes_total{") and f'path="{path}"' in k)
+
+    def spliced(self):
+        """Answers that go past the daemon now."""
+        status = self.kvpin.status()
+        return status["splice_taken"] - status["splice_back"]
 
     def close_clients(self):
         for client in self.clients:

@@ -3,7 +3,8 @@
  * Loading, attaching, and what is asked of the maps.
  *
  * Attaching: a tcx link per device and direction (6.6 and later), so that nothing outlives the
- * process; else filters of a clsact qdisc. Either way the program passes on what is not its own, so
+ * process; else filters of a clsact qdisc (tc_keeper.h). For tests KVPIN_SPLICE_HOOK=clsact in the
+ * environment forbids the links. Either way the program passes on what is not its own, so
  * that others on the same hook see it.
  */
 #include "kern/kern_splice.h"
@@ -24,15 +25,12 @@
 #include "kern/kern_private.h"
 #include "kern/privilege.h"
 #include "kern/splice_pins.h"
+#include "kern/tc_filter.h"
 #include "splice.skel.h"
 
 /* include/uapi/linux/bpf.h of 6.6; the headers of the build machine may be older. */
 #define ATTACH_TCX_INGRESS 46
 #define ATTACH_TCX_EGRESS  47
-
-/* Of the filters; any would do that is not used already. */
-#define FILTER_PRIORITY 0x6b76
-#define FILTER_HANDLE	1
 
 enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
 
@@ -40,8 +38,6 @@ enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
 struct hook {
 	int ifindex, direction;
 	int link_fd; /* tcx; -1: none */
-	struct bpf_tc_opts filter;
-	bool filtered;
 	uint32_t pin; /* number in its pin's name */
 };
 
@@ -54,6 +50,7 @@ struct kern_splice_private {
 	struct hook hook[DEVICES_MAX * HOOK_NR];
 	struct splice_pins pins;
 	bool pinning;
+	uint32_t prog_id;
 	/* Devices that got their clsact qdisc from us. */
 	struct device_set qdiscs;
 };
@@ -216,56 +213,61 @@ void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns)
 
 /* ---- attaching ---- */
 
-static enum bpf_tc_attach_point tc_point(const struct hook *hook)
-{
-	return hook->direction == HOOK_INGRESS ? BPF_TC_INGRESS : BPF_TC_EGRESS;
-}
-
-static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd)
+static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd,
+			 const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
-	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex,
-		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .prog_fd = prog_fd, .priority = FILTER_PRIORITY,
-		    .handle = FILTER_HANDLE);
-	LIBBPF_OPTS(bpf_tc_opts, stale, .priority = FILTER_PRIORITY, .handle = FILTER_HANDLE);
+	bool egress = hook->direction == HOOK_EGRESS, made = false;
+	struct bpf_prog_info info = {0};
+	uint32_t bytes = sizeof(info);
 	int err;
 
-	err = bpf_tc_hook_create(&at);
+	err = bpf_obj_get_info_by_fd(prog_fd, &info, &bytes);
+	priv->prog_id = info.id;
+	if (!err && priv->pinning)
+		err = splice_pins_note(&priv->pins, egress ? TC_NOTE_EGRESS : TC_NOTE_INGRESS,
+				       hook->ifindex, prog_fd, t);
 	if (!err)
+		err = tc_filter_add(hook->ifindex, egress, prog_fd, priv->prog_id, &made);
+	/* A dead daemon's qdisc is there for its filters; who goes last removes it. */
+	if (priv->pinning && splice_pins_noted_qdisc(&priv->pins, hook->ifindex))
+		made = true;
+	if (made && !device_has(&priv->qdiscs, hook->ifindex)) {
 		device_add(&priv->qdiscs, hook->ifindex);
-	else if (err != -EEXIST)
-		return err;
-	at.attach_point = tc_point(hook);
-	/* A filter outlives its daemon; one that crashed may have left it. */
-	bpf_tc_detach(&at, &stale);
-	err = bpf_tc_attach(&at, &opts);
-	if (err)
-		return err;
-	hook->filter = opts;
-	hook->filtered = true;
-	return 0;
+		if (!err && priv->pinning)
+			err = splice_pins_note(&priv->pins, TC_NOTE_QDISC, hook->ifindex, prog_fd,
+					       t);
+	}
+	return err;
 }
 
-static int attach_one(struct kern_splice *k, int ifindex, int direction)
+static int attach_link(const struct hook *hook, int prog_fd)
+{
+	const char *forced = secure_getenv("KVPIN_SPLICE_HOOK");
+
+	if (forced && !strcmp(forced, "clsact"))
+		return -EOPNOTSUPP;
+	return bpf_link_create(
+		prog_fd, hook->ifindex,
+		hook->direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS, NULL);
+}
+
+static int attach_one(struct kern_splice *k, int ifindex, int direction, const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
-	int prog_fd = bpf_program__fd(priv->skel->progs.splice_packet);
+	int prog_fd = bpf_program__fd(priv->skel->progs.splice_packet), err = 0;
 	struct hook *hook = &priv->hook[priv->nr_hooks];
-	enum bpf_attach_type type =
-		direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS;
-	int err = 0;
 
 	*hook = (struct hook){.ifindex = ifindex, .direction = direction, .pin = priv->pin_nr++};
-	hook->link_fd = bpf_link_create(prog_fd, ifindex, type, NULL);
+	hook->link_fd = attach_link(hook, prog_fd);
 	if (hook->link_fd < 0 && priv->nr_hooks && k->tcx)
 		return hook->link_fd;
-	if (hook->link_fd < 0)
-		err = attach_filter(k, hook, prog_fd);
-	else
+	if (hook->link_fd >= 0)
 		k->tcx = true;
-	if (!err)
-		priv->nr_hooks++;
+	else
+		err = attach_filter(k, hook, prog_fd, t);
+	/* Of one that failed too something may be there. */
+	priv->nr_hooks++;
 	return err;
 }
 
@@ -277,49 +279,53 @@ static int attach(struct kern_splice *k, const struct kern_splice_params *p,
 
 		/* On lo a packet that leaves comes in at once: one look is enough. */
 		if (ifindex != DEVICE_LOOPBACK)
-			err = attach_one(k, ifindex, HOOK_INGRESS);
+			err = attach_one(k, ifindex, HOOK_INGRESS, t);
 		if (!err)
-			err = attach_one(k, ifindex, HOOK_EGRESS);
+			err = attach_one(k, ifindex, HOOK_EGRESS, t);
 		if (err)
 			return KERN_SAY(t, err, "splice: cannot attach to device %d: %s", ifindex,
-					strerror(-err));
+					err == -ENOTUNIQ
+						? "it has an ingress qdisc, which takes clsact's "
+						  "place (tc qdisc del dev DEVICE ingress)"
+						: strerror(-err));
 		device_add(&k->devices, ifindex);
 	}
 	return 0;
 }
 
-/* Without links there is nothing to pin: filters outlive the daemon anyway. */
 static int publish(struct kern_splice *k, const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
-	int links[DEVICES_MAX * HOOK_NR];
+	int links[DEVICES_MAX * HOOK_NR], err;
+	uint32_t nr = k->tcx ? priv->nr_hooks : 0;
 
-	if (!priv->pinning || !k->tcx)
+	if (!priv->pinning)
 		return 0;
-	for (uint32_t i = 0; i < priv->nr_hooks; i++)
+	for (uint32_t i = 0; i < nr; i++)
 		links[i] = priv->hook[i].link_fd;
-	return splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config), links,
-				   priv->nr_hooks, t);
+	err = splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config), links,
+				  nr, t);
+	if (err)
+		return err;
+	err = splice_pins_keep(&priv->pins);
+	if (err)
+		return KERN_SAY(t, err, "splice: cannot start the keeper of filters: %s",
+				strerror(-err));
+	return 0;
 }
 
-static void hook_end(struct hook *hook)
+static void hook_end(struct kern_splice *k, struct hook *hook)
 {
-	LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = hook->ifindex);
-
-	if (hook->filtered) {
-		at.attach_point = tc_point(hook);
-		hook->filter.prog_fd = 0;
-		hook->filter.prog_id = 0;
-		hook->filter.flags = 0;
-		bpf_tc_detach(&at, &hook->filter);
-	} else {
+	if (hook->link_fd >= 0)
 		close(hook->link_fd);
-	}
+	else if (!k->tcx)
+		tc_filter_del(hook->ifindex, hook->direction == HOOK_EGRESS, k->private->prog_id);
 }
 
 int kern_splice_attach(struct kern_splice *k, int ifindex)
 {
 	struct kern_splice_private *priv = k->private;
+	struct kern_text t = {0}; /* of filters, which are not made here */
 	uint32_t before = priv->nr_hooks;
 	int err = 0;
 
@@ -332,7 +338,7 @@ int kern_splice_attach(struct kern_splice *k, int ifindex)
 	if (k->devices.nr == DEVICES_MAX || before + HOOK_NR > DEVICES_MAX * HOOK_NR)
 		return -E2BIG;
 	for (int d = HOOK_INGRESS; d < HOOK_NR && !err; d++) {
-		err = attach_one(k, ifindex, d);
+		err = attach_one(k, ifindex, d, &t);
 		if (!err && priv->pinning)
 			err = splice_pins_add(&priv->pins, priv->hook[priv->nr_hooks - 1].link_fd,
 					      priv->hook[priv->nr_hooks - 1].pin);
@@ -343,7 +349,7 @@ int kern_splice_attach(struct kern_splice *k, int ifindex)
 	}
 	while (priv->nr_hooks > before) {
 		splice_pins_remove(&priv->pins, priv->hook[--priv->nr_hooks].pin);
-		hook_end(&priv->hook[priv->nr_hooks]);
+		hook_end(k, &priv->hook[priv->nr_hooks]);
 	}
 	return err;
 }
@@ -360,21 +366,19 @@ void kern_splice_detach(struct kern_splice *k, int ifindex)
 		}
 		if (priv->pinning)
 			splice_pins_remove(&priv->pins, priv->hook[i].pin);
-		hook_end(&priv->hook[i]);
+		hook_end(k, &priv->hook[i]);
 		priv->hook[i] = priv->hook[--priv->nr_hooks];
 	}
 }
 
-static void detach(struct kern_splice_private *priv)
+static void detach(struct kern_splice *k)
 {
-	for (uint32_t i = 0; i < priv->nr_hooks; i++)
-		hook_end(&priv->hook[i]);
-	for (unsigned int i = 0; i < priv->qdiscs.nr; i++) {
-		LIBBPF_OPTS(bpf_tc_hook, at, .ifindex = priv->qdiscs.ifindex[i],
-			    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	struct kern_splice_private *priv = k->private;
 
-		bpf_tc_hook_destroy(&at);
-	}
+	for (uint32_t i = 0; i < priv->nr_hooks; i++)
+		hook_end(k, &priv->hook[i]);
+	for (unsigned int i = 0; i < priv->qdiscs.nr; i++)
+		tc_qdisc_del(priv->qdiscs.ifindex[i]);
 }
 
 /* ---- life ---- */
@@ -422,9 +426,10 @@ void kern_splice_close(struct kern_splice *k)
 
 	if (!priv)
 		return;
+	/* With its pins go the filters, when the privilege to remove them has been given up. */
 	if (priv->pinning)
 		splice_pins_end(&priv->pins);
-	detach(priv);
+	detach(k);
 	if (k->conns)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
 	if (k->buckets)

@@ -6,8 +6,8 @@
  * Happy path: kern_splice_open() loads and attaches, the data side reads and writes the mapped
  * array, kern_splice_close() detaches. Failures: a reason as text, nothing is left.
  * Close: the attachments are links (tcx), which end with the last descriptor or pin, or filters of
- * a clsact qdisc where the kernel knows no tcx; those are removed one by one. Without a close,
- * after a crash, pinned links keep the streams alive (splice_pins.h).
+ * a clsact qdisc where the kernel knows no tcx; those are removed one by one (tc_keeper.h). Without
+ * a close, after a crash, what is pinned keeps the streams alive (splice_pins.h).
  */
 #ifndef KERN_KERN_SPLICE_H
 #define KERN_KERN_SPLICE_H

@@ -98,6 +98,21 @@ static void bounding_clear(void)
 			break;
 }
 
+int privilege_keep(uint64_t caps)
+{
+	struct caps c = {0}, is;
+	int err = caps_get(&is);
+
+	c.permitted = c.effective = is.permitted & caps;
+	if (!err)
+		err = caps_set(&c);
+	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		err = -errno;
+	if (!err)
+		err = caps_get(&is);
+	return err ? err : (is.permitted & ~caps) ? -EPERM : 0;
+}
+
 int privilege_drop(const char *user, char *why, size_t why_bytes)
 {
 	struct caps c = {0};

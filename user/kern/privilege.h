@@ -44,6 +44,10 @@ int privilege_user(const char *user, uid_t *uid, gid_t *gid, char *why, size_t w
  */
 int privilege_keep_for_load(uint64_t also, char *why, size_t why_bytes);
 
+/** privilege_keep() - give up all capabilities but @caps, and set no_new_privs; of a process of one
+ * thread. Returns 0 or -errno. */
+int privilege_keep(uint64_t caps);
+
 /**
  * privilege_drop() - give up all capabilities for good, and set no_new_privs
  * @user: as whom to go on when this is root; "" or NULL: stay who it is. For any other user than

@@ -24,7 +24,7 @@ void selftest_tc(struct selftest_bench *b, struct selftest *t)
 
 	device_add(&params.devices, DEVICE_LOOPBACK);
 	if (kern_splice_open(&k, &params, why, sizeof(why))) {
-		selftest_fail(t, "use kernel 6.6 or newer; until then kvpin relays or steers", "%s",
+		selftest_fail(t, "use kernel 6.1 or newer; until then kvpin relays or steers", "%s",
 			      why);
 		return;
 	}

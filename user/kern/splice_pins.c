@@ -42,16 +42,37 @@ static void unview_used(const uint64_t *used_ns)
 		       sizeof(struct kvpin_splice_config));
 }
 
+static void notes_of(const struct splice_pins *p, const char *name, int dir_fd,
+		     struct tc_notes *notes)
+{
+	char path[PINS_PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/%s", p->dir.parent, name);
+	tc_notes_read(notes, path, dir_fd);
+	notes->dir_fd = dir_fd;
+}
+
+/* Of no use to anybody: at once, with what it says is at tc. */
+static void old_drop(struct splice_pins *p, const char *name, int dir_fd)
+{
+	struct tc_notes notes;
+
+	notes_of(p, name, dir_fd, &notes);
+	pins_dir_remove(&p->dir, name, dir_fd, NULL, NULL);
+	tc_notes_clear(&notes);
+	close(dir_fd);
+}
+
 /* A directory that is locked by this process now: keep its program for as long as it is used. */
 static void old_keep(struct splice_pins *p, const char *name, int dir_fd)
 {
 	struct splice_pins_old *old = &p->old[p->nr_old];
 
 	if (p->nr_old == SPLICE_PINS_OLD_MAX || !(old->used_ns = view_used(p, name))) {
-		pins_dir_remove(&p->dir, name, dir_fd, NULL, NULL);
-		close(dir_fd);
+		old_drop(p, name, dir_fd);
 		return;
 	}
+	notes_of(p, name, dir_fd, &old->notes);
 	if (p->dir.uid && fchown(dir_fd, p->dir.uid, p->dir.gid))
 		LOG(WARN, "pins of a former kvpin cannot be given away", F_STR("dir", name));
 	snprintf(old->name, sizeof(old->name), "%s", name);
@@ -111,12 +132,10 @@ static void collect(struct splice_pins *p)
 		fd = pins_dir_lock(&p->dir, name, &owner);
 		if (fd < 0)
 			continue;
-		if (fresh) {
-			pins_dir_remove(&p->dir, name, fd, NULL, NULL);
-			close(fd);
-		} else {
+		if (fresh)
+			old_drop(p, name, fd);
+		else
 			old_keep(p, name, fd);
-		}
 	}
 	if (dir)
 		closedir(dir);
@@ -133,6 +152,7 @@ unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns)
 		}
 		if (pins_dir_remove(&p->dir, old->name, old->dir_fd, NULL, NULL))
 			LOG(WARN, "directory of pins not removed", F_STR("dir", old->name));
+		tc_keeper_look(&p->keeper);
 		unview_used(old->used_ns);
 		close(old->dir_fd);
 		*old = p->old[--p->nr_old];
@@ -195,12 +215,43 @@ void splice_pins_remove(const struct splice_pins *p, unsigned int nr)
 		unlinkat(p->dir.fd, name, 0);
 }
 
+/* ---- what is at tc without links ---- */
+
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd,
+		     const struct kern_text *t)
+{
+	char name[TC_NOTE_BYTES];
+
+	tc_note_name(what, ifindex, name);
+	return pins_dir_pin(&p->dir, prog_fd, name, t);
+}
+
+bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex)
+{
+	for (unsigned int i = 0; i < p->nr_old; i++)
+		if (device_has(&p->old[i].notes.qdiscs, ifindex))
+			return true;
+	return false;
+}
+
+int splice_pins_keep(struct splice_pins *p)
+{
+	struct tc_notes notes[SPLICE_PINS_OLD_MAX + 1];
+	unsigned int nr = 0;
+
+	notes_of(p, p->dir.name, p->dir.fd, &notes[nr++]);
+	for (unsigned int i = 0; i < p->nr_old; i++)
+		notes[nr++] = p->old[i].notes;
+	return tc_keeper_start(&p->keeper, notes, nr);
+}
+
 void splice_pins_end(struct splice_pins *p)
 {
 	const char *name = p->dir.published ? p->dir.name : p->dir.temp;
 
 	if (p->dir.fd >= 0 && pins_dir_remove(&p->dir, name, p->dir.fd, NULL, NULL))
 		LOG(WARN, "directory of pins not removed", F_STR("dir", name));
+	tc_keeper_stop(&p->keeper);
 	/* Streams that still run are the next kvpin's. */
 	for (unsigned int i = 0; i < p->nr_old; i++) {
 		unview_used(p->old[i].used_ns);

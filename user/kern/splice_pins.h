@@ -18,6 +18,7 @@
 
 #include "kern/kern_log.h"
 #include "kern/pins_dir.h"
+#include "kern/tc_keeper.h"
 
 #define SPLICE_PINS_OLD_MAX 8
 
@@ -26,11 +27,13 @@ struct splice_pins_old {
 	char name[PINS_MARKED_MAX];
 	int dir_fd;		 /* locked */
 	const uint64_t *used_ns; /* in its mapped configuration */
+	struct tc_notes notes;	 /* its filters, where it had no links */
 };
 
 struct splice_pins {
 	struct pins_dir dir;
 	unsigned int nr_old;
+	struct tc_keeper keeper;
 	struct splice_pins_old old[SPLICE_PINS_OLD_MAX];
 };
 
@@ -55,6 +58,21 @@ int splice_pins_add(const struct splice_pins *p, int link, unsigned int nr);
 
 /** splice_pins_remove() - the pin link@nr, if it is there */
 void splice_pins_remove(const struct splice_pins *p, unsigned int nr);
+
+/**
+ * splice_pins_note() - before a filter is made, or when the device got its qdisc from us
+ *
+ * Such notes are of use when splice_pins_keep() follows. Returns 0 or -errno with a text.
+ */
+int splice_pins_note(struct splice_pins *p, enum tc_note what, int ifindex, int prog_fd,
+		     const struct kern_text *t);
+
+/** splice_pins_noted_qdisc() - did a dead daemon give the device its qdisc? */
+bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex);
+
+/** splice_pins_keep() - after splice_pins_publish(): see to it that filters, this process's and
+ * those of dead daemons, go with their directories. 0 or -errno. */
+int splice_pins_keep(struct splice_pins *p);
 
 /** splice_pins_tick() - remove what dead daemons left and nobody has used since @before_ns.
  * Returns how many are left. */

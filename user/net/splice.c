@@ -21,6 +21,7 @@
 #include "net/splice.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -29,6 +30,8 @@
 
 /* TCP options of a full segment. */
 #define OPTION_BYTES 12
+/* A change of routes holds an answer up for so long. */
+#define PROBE_S 1
 
 /* Reads in a row behind which more had come already: such a stream does not pause by itself. */
 #define HOLD_MISSES 4
@@ -301,6 +304,24 @@ static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kv
 		ks->flags |= KVPIN_SPLICE_NO_FIN;
 }
 
+void splice_watch_route(struct conn *c, bool on)
+{
+	const struct kvpin_splice_conn *kc = splice_kconn(c->worker, &c->splice.sock);
+	const struct kvpin_splice_conn *ks = splice_kconn(c->worker, &c->current->splice);
+	int idle_s = on ? PROBE_S : c->splice.keepalive_s, fd = c->current->sock.fd;
+	socklen_t bytes = sizeof(c->splice.keepalive_s);
+
+	if (ks->ifindex != DEVICE_LOOPBACK || kc->ifindex == DEVICE_LOOPBACK ||
+	    !is_v4(&c->current->addr) || fd < 0)
+		return;
+	if (on && getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &c->splice.keepalive_s, &bytes))
+		return;
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	/* From one probe to the next; for a server on this host it may stay. */
+	if (on)
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle_s, sizeof(idle_s));
+}
+
 /* ---- a stream that never pauses ---- */
 
 static void hold_end(struct conn *c, struct kvpin_splice_conn *ks, uint64_t again_ms)
@@ -436,6 +457,7 @@ bool splice_within(struct conn *c)
 		return false;
 	c->splice.hold_ms = 0;
 	c->splice.misses = 0;
+	splice_watch_route(c, true);
 	stat_add(&w->stats->spliced, 1);
 	c->x->path = STAT_PATH_SPLICE;
 	c->splice.ended = c->splice.broken = false;

@@ -92,6 +92,7 @@ static void books_back(struct conn *c, bool early)
 	uint64_t past = ks->end - ks->to;
 
 	kc->peer = 0;
+	splice_watch_route(c, false);
 	splice_copies_free(c);
 	answer_over(c, ks, false);
 	x->bytes_down += past;

@@ -48,6 +48,17 @@ void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const st
 /** splice_refuse() - count why an answer stays with the relay; returns false */
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);
 
+/**
+ * splice_watch_route() - while an answer goes past, see to it that the client's ACKs find the
+ * server
+ *
+ * What another host sends to 127.0.0.1, or in the name of an address of this host, finds its socket
+ * only by the route that the socket remembers (tcp_v4_early_demux()), and every change of a route
+ * on this host makes it forget; a packet of the daemon's own socket reminds it. So that one sends a
+ * keepalive probe each second.
+ */
+void splice_watch_route(struct conn *c, bool on);
+
 /** splice_copies_free() - forget what came ahead of its turn */
 void splice_copies_free(struct conn *c);
 

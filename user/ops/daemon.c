@@ -260,23 +260,23 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	/* Another kvpin is there: this one is not wanted at all. */
 	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
 		return rc;
-	LOG(WARN, "the kernel cannot steer here, the relay moves all bytes", F_STR("reason", why));
+	LOG(WARN, "the kernel cannot steer here, the relay moves what it would", F_STR("reason", why));
 	why[0] = '\0';
 	return 0;
 }
 
-/* Like steer_start(), which comes first: where steering does not work this is not tried. */
+/* Like steer_start(), which comes first. The one does not need the other. */
 static int splice_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
 {
 	int rc;
 
-	if (c->path != PATH_SPLICE && (c->path != PATH_AUTO || !d->steer))
+	if (c->path != PATH_SPLICE && c->path != PATH_AUTO)
 		return 0;
 	rc = splice_open(&d->splice, c, d->steer ? kern_backends_fd(steer_kern(d->steer)) : -1,
 			 d->uid, d->gid, why, why_bytes);
 	if (!rc && d->steer)
 		steer_beside_splice(d->steer);
-	if (!rc || c->path == PATH_SPLICE)
+	if (!rc || c->path == PATH_SPLICE || rc == -EBUSY)
 		return rc;
 	LOG(WARN, "the kernel cannot splice here", F_STR("reason", why));
 	why[0] = '\0';

@@ -48,15 +48,10 @@ struct sk_psock {
 /* include/linux/skbuff.h; of ip_summed */
 #define CHECKSUM_PARTIAL 3
 
+#ifndef KERNEL_WITHOUT_CAST
 /* kernel/bpf/helpers.c, since 6.2 */
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
-
-/* Without it bpf_cast_to_kern_ctx() must not be reached. */
-static __always_inline int kernel_has_cast(void)
-{
-	return !!bpf_cast_to_kern_ctx;
-}
 
 /* TCP sequence number of a received segment's first byte. */
 static __always_inline __u32 segment_seq(struct __sk_buff *skb)
@@ -67,6 +62,7 @@ static __always_inline __u32 segment_seq(struct __sk_buff *skb)
 
 	return cb->seq;
 }
+#endif
 
 /* Flag bits in sk_user_data (SK_USER_DATA_NOCOPY, _BPF, _PSOCK in include/net/sock.h). */
 #define SK_USER_DATA_BITS 7UL

@@ -102,6 +102,7 @@ struct rewrite {
 struct work {
 	struct tcp_head head;
 	struct rewrite rewrite;
+	struct packet packet;
 };
 
 struct {

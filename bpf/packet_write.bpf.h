@@ -58,15 +58,18 @@ static __always_inline __u64 head_change(struct tcp_head *h)
 
 /* Does a driver or the receiver's stack still have to complete the TCP checksum? Then the field
  * holds the pseudo header's sum alone. */
+#ifndef KERNEL_WITHOUT_CAST
+static __always_inline int packet_partial(struct __sk_buff *skb, const struct packet *p)
+{
+	struct sk_buff *kskb = bpf_cast_to_kern_ctx(skb);
+
+	return BPF_CORE_READ_BITFIELD(kskb, ip_summed) == CHECKSUM_PARTIAL;
+}
+#else
 static __always_inline int packet_partial(struct __sk_buff *skb, const struct packet *p)
 {
 	__u16 before = 0, now = 0;
-	struct sk_buff *kskb;
 
-	if (kernel_has_cast()) {
-		kskb = bpf_cast_to_kern_ctx(skb);
-		return BPF_CORE_READ_BITFIELD(kskb, ip_summed) == CHECKSUM_PARTIAL;
-	}
 	/* Where nobody says so, bpf_l4_csum_replace() shows it: then it leaves the field alone. */
 	bpf_skb_load_bytes(skb, p->l4 + CHECK_AT, &before, 2);
 	bpf_l4_csum_replace(skb, p->l4 + CHECK_AT, 0, 1, 0);
@@ -74,6 +77,7 @@ static __always_inline int packet_partial(struct __sk_buff *skb, const struct pa
 	bpf_skb_store_bytes(skb, p->l4 + CHECK_AT, &before, 2, 0);
 	return before == now;
 }
+#endif
 
 /* ---- writing ---- */
 

@@ -587,38 +587,41 @@ int splice_packet(struct __sk_buff *skb)
 	struct kvpin_splice_config *config;
 	struct kvpin_splice_conn *x;
 	__u32 direction = 0, zero = 0;
-	struct packet p = {};
+	struct packet *p;
 	struct work *k;
 
 	if (skb->mark == KVPIN_SPLICE_MARK) {
 		skb->mark = 0;
 		return TC_ACT_UNSPEC;
 	}
-	if (packet_read(skb, &p))
-		return p.other ? splice_icmp(skb) : TC_ACT_UNSPEC;
-	x = conn_find(&p, &direction);
-	if (!x)
-		return TC_ACT_UNSPEC;
 	k = bpf_map_lookup_elem(&splice_works, &zero);
-	if (!k || packet_read_tcp(skb, &p, k))
+	if (!k)
 		return TC_ACT_UNSPEC;
-	if (p.bits & WORD_SYN) {
+	/* Not on the stack, of which 6.1 has too little for all calls together. */
+	p = &k->packet;
+	__builtin_memset(p, 0, sizeof(*p));
+	if (packet_read(skb, p))
+		return p->other ? splice_icmp(skb) : TC_ACT_UNSPEC;
+	x = conn_find(p, &direction);
+	if (!x || packet_read_tcp(skb, p, k))
+		return TC_ACT_UNSPEC;
+	if (p->bits & WORD_SYN) {
 		/* A new connection with the addresses and ports of one that was closed; not a late
 		 * or repeated SYN of one that lives. */
-		if (!(p.bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
+		if (!(p->bits & WORD_ACK) && (x->flags & KVPIN_SPLICE_CLOSED))
 			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_OVER);
 		return TC_ACT_UNSPEC;
 	}
-	if (p.bits & WORD_RST)
+	if (p->bits & WORD_RST)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_RESET);
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
-	p.now = bpf_ktime_get_coarse_ns();
+	p->now = bpf_ktime_get_coarse_ns();
 	config = bpf_map_lookup_elem(&splice_config, &zero);
-	if (config && (__s64)(p.now - config->used_ns) > USED_NS)
-		config->used_ns = p.now;
+	if (config && (__s64)(p->now - config->used_ns) > USED_NS)
+		config->used_ns = p->now;
 	if (x->role == KVPIN_SPLICE_CLIENT)
-		return direction == KVPIN_SPLICE_IN ? client_in(skb, &p, k, x)
-						    : client_out(skb, &p, k, x);
-	return direction == KVPIN_SPLICE_IN ? server_in(skb, &p, k, x) : server_out(skb, &p, k, x);
+		return direction == KVPIN_SPLICE_IN ? client_in(skb, p, k, x)
+						    : client_out(skb, p, k, x);
+	return direction == KVPIN_SPLICE_IN ? server_in(skb, p, k, x) : server_out(skb, p, k, x);
 }

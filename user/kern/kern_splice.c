@@ -10,6 +10,7 @@
 #include "kern/kern_splice.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@
 #include "kern/splice_pins.h"
 #include "kern/tc_filter.h"
 #include "splice.skel.h"
+#include "splice_old.skel.h"
 
 /* include/uapi/linux/bpf.h of 6.6; the headers of the build machine may be older. */
 #define ATTACH_TCX_INGRESS 46
@@ -37,7 +39,7 @@ enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
 /* One device and direction. */
 struct hook {
 	int ifindex, direction;
-	int link_fd; /* tcx; -1: none */
+	int link_fd;  /* tcx; -1: none */
 	uint32_t pin; /* number in its pin's name */
 };
 
@@ -106,6 +108,26 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* Tests want what kernels before 6.6 get. */
+static bool as_on_old(void)
+{
+	const char *forced = secure_getenv("KVPIN_SPLICE_HOOK");
+
+	return forced && !strcmp(forced, "clsact");
+}
+
+/* One source makes both, with the same maps and programs in the same order. */
+static struct splice_bpf *skel_open(void)
+{
+	struct btf *kernel = btf__load_vmlinux_btf();
+	bool old = as_on_old() || !kernel ||
+		   btf__find_by_name_kind(kernel, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) < 0;
+
+	_Static_assert(sizeof(struct splice_bpf) == sizeof(struct splice_old_bpf), "the same");
+	btf__free(kernel);
+	return old ? (struct splice_bpf *)splice_old_bpf__open() : splice_bpf__open();
 }
 
 /* About two connections to a bucket, when all entries are in use. */
@@ -243,9 +265,7 @@ static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd,
 
 static int attach_link(const struct hook *hook, int prog_fd)
 {
-	const char *forced = secure_getenv("KVPIN_SPLICE_HOOK");
-
-	if (forced && !strcmp(forced, "clsact"))
+	if (as_on_old())
 		return -EOPNOTSUPP;
 	return bpf_link_create(
 		prog_fd, hook->ifindex,
@@ -399,7 +419,7 @@ int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, 
 	k->private = priv;
 	kern_log_begin();
 	priv->nr_cpus = libbpf_num_possible_cpus();
-	priv->skel = priv->nr_cpus > 0 ? splice_bpf__open() : NULL;
+	priv->skel = priv->nr_cpus > 0 ? skel_open() : NULL;
 	if (!priv->skel)
 		err = KERN_SAY(&t, -EINVAL, "splice: cannot open the program: %s",
 			       kern_log_cause());

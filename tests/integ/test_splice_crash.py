@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import splice_help
 from splice_help import attached, request
 
 pytestmark = pytest.mark.splice_only

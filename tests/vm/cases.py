@@ -394,6 +394,8 @@ def a_killed_kvpin_does_not_hinder_the_next(rig):
 
     def moves():  # a client that is faster than a hand-over keeps the relay
         bulk(client, 1000, 1, "killed-0")
+        if rig.path == "splice":
+            events(ask(client, "/sse/30/1000/100", "killed-0")[1], 30)
         return rig.moved(rig.path) > 0
 
     if rig.path != "auto":

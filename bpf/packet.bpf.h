@@ -342,7 +342,8 @@ static __always_inline int head_read_any(struct __sk_buff *skb, const struct pac
 	struct tcp_head *h = &k->head;
 	__u64 bytes = p->head;
 
-	__builtin_memset(k, 0, sizeof(*k));
+	__builtin_memset(h, 0, sizeof(*h));
+	__builtin_memset(&k->rewrite, 0, sizeof(k->rewrite));
 	h->bytes = bytes;
 	kvpin_opaque(bytes);
 	if (bytes < BARE_BYTES || bytes > HEAD_BYTES ||

@@ -34,7 +34,7 @@ LDLIBS  := $(shell pkg-config --libs $(DEPLIBS)) -lpthread -lm
 BPF_FLAGS := -target bpf -mcpu=v3 -g -O2 -Wall -Wextra -Wno-unused-parameter -D__x86_64__ \
 	     -Iinclude -Ibpf -I/usr/include/$(shell $(CC) -print-multiarch)
 BPF_SRC := $(wildcard bpf/*.bpf.c)
-BPF_SKEL := $(BPF_SRC:bpf/%.bpf.c=$(B)/gen/%.skel.h)
+BPF_SKEL := $(BPF_SRC:bpf/%.bpf.c=$(B)/gen/%.skel.h) $(B)/gen/splice_old.skel.h
 
 # user/main.c is the only file with main(); all the rest is one archive that tests link too.
 LIB_SRC := $(filter-out user/main.c,$(wildcard user/*/*.c))
@@ -60,6 +60,11 @@ $(B)/libkvpin.a: $(LIB_OBJ)
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c
 	@mkdir -p $(@D)
 	$(CLANG) $(BPF_FLAGS) -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
+
+# The same for kernels before 6.2: bpf/kernel.bpf.h says why.
+$(B)/bpf/splice_old.bpf.o: bpf/splice.bpf.c
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_FLAGS) -DKERNEL_WITHOUT_CAST -MMD -MP -MF $(@:.o=.d) -MT $@ -c -o $@ $<
 
 $(B)/gen/%.skel.h: $(B)/bpf/%.bpf.o
 	@mkdir -p $(@D)

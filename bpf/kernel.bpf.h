@@ -48,6 +48,11 @@ struct sk_psock {
 /* include/linux/skbuff.h; of ip_summed */
 #define CHECKSUM_PARTIAL 3
 
+/*
+ * Kernels before 6.2 get an object that does not know these functions (splice_old.bpf.o, of the same
+ * source). A weak symbol would not do: libbpf looks for one in the BTF of modules too, and to list
+ * those takes CAP_SYS_ADMIN.
+ */
 #ifndef KERNEL_WITHOUT_CAST
 /* kernel/bpf/helpers.c, since 6.2 */
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;

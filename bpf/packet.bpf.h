@@ -56,8 +56,8 @@ struct packet {
 	struct kvpin_splice_key key;
 	__u32 ip_check; /* IPv4: the word with the checksum, as it came */
 	__u32 l4;	/* where the TCP head begins */
-	__u32 jumbo;	/* bytes of a jumbo head before it */
 	__u32 head;	/* its bytes */
+	__u32 jumbo;	/* bytes of a jumbo head before it */
 	__u32 len;	/* payload */
 	__u32 seq, ack, win;
 	__u32 bits; /* WORD_* */

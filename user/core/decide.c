@@ -361,6 +361,29 @@ static uint32_t sum_ms(uint32_t a, uint32_t b)
 	return a < GUARD_UNKNOWN - 1 - b ? a + b : GUARD_UNKNOWN - 1;
 }
 
+/* A full owner, as long as nobody else is known to have room. */
+static struct guard_full full_of(const struct decide_input *in, const struct backend_view *owner,
+				 const struct means *m)
+{
+	return (struct guard_full){
+		.busy = in->guard.busy,
+		.stay_ms = stay_ms(in, owner, m),
+		.go_ms = GUARD_UNKNOWN,
+		.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN,
+		.room = view_room(in, owner),
+		.fresh = in->guard.fresh,
+		.waited = in->guard.waited,
+		.go = in->guard.go,
+	};
+}
+
+static void weigh(const struct guard_full *full, struct kvpin_decision *out)
+{
+	out->guard = guard_full(full);
+	out->stay_ms = full->stay_ms;
+	out->go_ms = full->go_ms;
+}
+
 /*
  * A prompt whose owner is full, where requests are to wait for their owner: the wait and what is
  * still to be prefilled there, against what a free one has to prefill. False: it is placed like any
@@ -370,15 +393,8 @@ static bool prefix_waits(const struct decide_input *in, const struct eligible *e
 			 const struct eligible *some, const struct means *m,
 			 struct kvpin_decision *out)
 {
-	struct guard_full full = {
-		.busy = in->guard.busy,
-		.go_ms = GUARD_UNKNOWN,
-		.room = true,
-		.fresh = in->guard.fresh,
-		.waited = in->guard.waited,
-		.go = in->guard.go,
-	};
 	const struct backend_view *owner, *other = NULL;
+	struct guard_full full;
 
 	if (in->keyed || !in->prefix.windows || in->guard.busy != GUARD_PREFER_OWNER)
 		return false;
@@ -386,16 +402,14 @@ static bool prefix_waits(const struct decide_input *in, const struct eligible *e
 				    some->nr ? some->nr : e->nr);
 	if (!owner || view_free(owner) || !view_room(in, owner))
 		return false;
-	full.stay_ms = sum_ms(stay_ms(in, owner, m), view_cold_ms(in, owner, m));
-	full.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN;
+	full = full_of(in, owner, m);
+	full.stay_ms = sum_ms(full.stay_ms, view_cold_ms(in, owner, m));
 	if (some->nr) {
 		other = choose(in, e, some, out);
 		full.elsewhere = true;
 		full.go_ms = view_cold_ms(in, other, m);
 	}
-	out->guard = guard_full(&full);
-	out->stay_ms = full.stay_ms;
-	out->go_ms = full.go_ms;
+	weigh(&full, out);
 	if (out->guard == GUARD_SPILL) {
 		out->backend = other->id;
 		return true;
@@ -458,16 +472,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 		       const struct means *m, const struct backend_view *owner,
 		       struct kvpin_decision *out)
 {
-	struct guard_full full = {
-		.busy = in->guard.busy,
-		.stay_ms = stay_ms(in, owner, m),
-		.go_ms = GUARD_UNKNOWN,
-		.cheapest_ms = owner->cheapest_ms ? owner->cheapest_ms : GUARD_UNKNOWN,
-		.room = view_room(in, owner),
-		.fresh = in->guard.fresh,
-		.waited = in->guard.waited,
-		.go = in->guard.go,
-	};
+	struct guard_full full = full_of(in, owner, m);
 	struct eligible some;
 
 	if (in->guard.cold)
@@ -478,9 +483,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 		full.elsewhere = true;
 		full.go_ms = some.score[0]->cold_ms;
 	}
-	out->guard = guard_full(&full);
-	out->stay_ms = full.stay_ms;
-	out->go_ms = full.go_ms;
+	weigh(&full, out);
 	out->backend = owner->id;
 	if (out->guard == GUARD_SPILL) {
 		out->backend = choose(in, e, &some, out)->id;

@@ -224,7 +224,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 			 struct kvpin_splice_conn *c)
 {
 	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
-	__u64 before, acked, progress = 0, word = 0, end;
+	__u64 before, acked, progress = 0, word = 0, end, room_end;
 	int local, onward, done, verdict;
 	struct kvpin_splice_conn *u = NULL;
 	struct tcp_head *h;
@@ -265,6 +265,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	acked = seq_near(c->acked, p->ack);
 	if (progress)
 		u->last_ns = p->now;
+	room_end = acked + ((__u64)p->win << (u->client_wscale & 15));
+	if (room_end > u->room_end)
+		u->room_end = room_end;
 	end = u->end;
 	/* What an ACK on another CPU brought up counts too. */
 	done = end && c->acked >= end && !rst;
@@ -466,6 +469,11 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (at < u->from)
 			return TC_ACT_SHOT;
 	}
+	/* Sent while only the socket's window counted. A client that had to throw it away might
+	 * leave a RST that comes soon behind it without the answer it needs: Linux answers two
+	 * packets beyond its window in half a second at most (tcp_invalid_ratelimit). */
+	if (c->acked < u->to && p->len && u->to + (at + p->len - u->from) > u->room_end)
+		return TC_ACT_SHOT;
 	if (p->bits & WORD_RST) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);

@@ -13,7 +13,7 @@
 
 #include "kvpin_abi.h"
 
-#define KVPIN_SPLICE_VERSION 2
+#define KVPIN_SPLICE_VERSION 3
 
 /*
  * The word of a connection to a server: two mode bits, below them a number for each time that it
@@ -210,16 +210,17 @@ struct kvpin_splice_conn {
 	__u32 events; /* body.events at the last token */
 	__u64 fin;    /* the server's FIN, in its numbers; 0: none */
 	__u64 token_ns;
-	__u64 last_ns; /* when a byte or an ACK last made progress, to a tick */
-	__u64 started_ns;
+	__u64 last_ns;	/* when a byte or an ACK last made progress, to a tick */
+	__u64 room_end; /* about: behind what the client has said it has room for, in its numbers */
 
+	__u64 started_ns;
 	__u64 ttft_ns;
-	__u64 serial; /* of this use of the entry; events name it */
-	__u32 worker; /* whose ring */
-	__u32 base;   /* server's: its first byte's number */
+	__u64 serial;  /* of this use of the entry; events name it */
+	__u32 worker;  /* whose ring */
+	__u32 base;    /* server's: its first byte's number */
 	__u64 hold_ns; /* until then the server is told of no room behind `received` */
 	__u32 counted; /* in flight at its server: who swaps it to 0 takes it off */
-	__u32 pad2[7];
+	__u32 pad2[5];
 };
 
 _Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");

@@ -164,7 +164,7 @@ def test_malformed_chunks_that_come_with_the_head_are_refused(start):
             check_refusal(client, 400, code)
         except (AssertionError, EOFError, OSError) as error:
             raise AssertionError(f"{name}: {error!r}") from error
-    assert (raw.connections, raw.requests) == (0, [])
+        assert (raw.connections, [r.list for r in raw.requests]) == (0, []), name
 
 
 def test_malformed_chunks_that_come_later_reset_the_server_and_are_not_forwarded(start):

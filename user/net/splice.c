@@ -287,7 +287,12 @@ static void describe_answer(const struct conn *c, struct kvpin_splice_conn *ks)
 static void describe_tcp(struct conn *c, struct kvpin_splice_conn *kc, struct kvpin_splice_conn *ks,
 			 const struct tcp_probe *client, const struct tcp_probe *server)
 {
+	uint32_t behind;
+
 	ks->request_end = (uint32_t)ks->sent;
+	/* `acked` may be ahead of what the socket has seen, which the window belongs to. */
+	behind = (uint32_t)kc->acked - (c->splice.base + kc->off + (uint32_t)client->acked);
+	ks->room_end = kc->acked - behind + client->window;
 	ks->client_wscale = client->send_wscale;
 	ks->server_wscale = server->receive_wscale;
 	ks->ts_down = ks->ts_up = 0;

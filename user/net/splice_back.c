@@ -63,11 +63,16 @@ static bool give_back(struct kvpin_splice_conn *ks, struct kvpin_splice_conn *kc
 	return true;
 }
 
-/* Behind what the client was sent so far. */
+/* Behind what the client was sent so far. What it had no room for it has not got: a RST there would
+ * be none to it (RFC 9293 3.10.7.4). */
 static uint64_t sent_end(const struct kvpin_splice_conn *ks, const struct kvpin_splice_conn *kc)
 {
 	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
+	uint64_t acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
+	uint64_t room_end = __atomic_load_n(&ks->room_end, __ATOMIC_SEQ_CST);
 
+	if (sent > room_end)
+		sent = room_end > acked ? room_end : acked;
 	return sent > ks->to ? sent : ks->to;
 }
 

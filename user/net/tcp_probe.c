@@ -30,6 +30,7 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	p->acked = t.tcpi_bytes_acked;
 	p->unsent = t.tcpi_notsent_bytes;
 	p->unacked = t.tcpi_unacked;
+	p->window = t.tcpi_snd_wnd;
 	p->send_mss = t.tcpi_snd_mss;
 	p->told_mss = t.tcpi_advmss;
 	p->send_wscale = t.tcpi_options & TCPI_OPT_WSCALE ? t.tcpi_snd_wscale : 0;

@@ -16,6 +16,7 @@ struct tcp_probe {
 	uint32_t unsent;   /* ... of those, not yet sent */
 	uint64_t acked;	   /* ... of those, acknowledged; a connect()ing socket counts its SYN */
 	uint32_t unacked;  /* segments sent and not yet acknowledged */
+	uint32_t window;   /* bytes behind `acked` that the peer has room for */
 	uint32_t send_mss; /* bytes that a segment to the peer can have */
 	uint32_t told_mss; /* ... that the peer was told for the other way, options included */
 	uint8_t send_wscale, receive_wscale; /* shifts of the window fields */

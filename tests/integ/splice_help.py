@@ -66,15 +66,19 @@ def bpftool(*words):
                                      check=True).stdout)
 
 
+def map_id(kvpin, *names):
+    """Of a map of kvpin's program that has one of these names."""
+    config = bpftool("map", "show", "pinned", f"{kvpin.pin}-splice/config")["id"]
+    used = next(p["map_ids"] for p in bpftool("prog", "show") if config in p.get("map_ids", ()))
+    return next(m["id"] for m in bpftool("map", "show")
+                if m["id"] in used and m.get("name") in names)
+
+
 class InFlight:
     """What kvpin and its program count in flight, read past the daemon."""
 
     def __init__(self, kvpin):
-        config = bpftool("map", "show", "pinned", f"{kvpin.pin}-splice/config")["id"]
-        used = next(p["map_ids"] for p in bpftool("prog", "show")
-                    if config in p.get("map_ids", ()))
-        self.id = next(m["id"] for m in bpftool("map", "show")
-                       if m["id"] in used and m.get("name") in ("backends", "splice_backends"))
+        self.id = map_id(kvpin, "backends", "splice_backends")
 
     def first(self):
         """Of the first server."""

@@ -96,7 +96,7 @@ static int client_events(const struct conn *c)
 	case CONN_RECLAIM:
 		return end;
 	case CONN_SPLICE:
-		return end | (c->x->out_ready ? UV_WRITABLE : 0);
+		return end;
 	case CONN_REPLY:
 		return UV_WRITABLE;
 	case CONN_LINGER:
@@ -346,8 +346,6 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 		}
 		if (events & UV_DISCONNECT)
 			c->client_rdhup = true;
-		if (events & UV_WRITABLE)
-			splice_flush(c);
 		break;
 	case CONN_LINGER:
 		linger_read(c);

@@ -18,6 +18,8 @@
 #define BREAK_POLL_MS 5
 /* A server was told to pause: nothing announces that its last ACK has come. */
 #define HOLD_POLL_MS 1
+/* ... and the client must take what came before: the server's pause is made longer in time. */
+#define HOLD_RENEW_MS 1000
 /* An answer of our own that the client does not take. */
 #define REPLY_MS 10000
 
@@ -46,7 +48,8 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 			       earlier(config->timeout.body_ms, config->timeout.stall_ms);
 		if (c->splice.holding)
 			return earlier(c->activity_ms + config->timeout.stall_ms,
-				       uv_now(&c->worker->loop) + HOLD_POLL_MS);
+				       uv_now(&c->worker->loop) +
+					       (c->x->out_ready ? HOLD_RENEW_MS : HOLD_POLL_MS));
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
 		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);

@@ -400,8 +400,6 @@ void exchange_answer(struct conn *c)
 		held = c->splice.holding;
 		if (!splice_within(c) && !held)
 			steer_within(c);
-		else if (c->x->out_ready && !splice_keeps(c) && relay_flush(c) == RELAY_CLIENT_GONE)
-			exchange_trouble(c, RELAY_CLIENT_GONE);
 	} else {
 		exchange_trouble(c, end);
 	}

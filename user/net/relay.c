@@ -164,10 +164,15 @@ enum relay_end relay_send_request(struct conn *c)
 enum relay_end relay_flush(struct conn *c)
 {
 	struct exchange *x = c->x;
+	uint32_t apart;
 	ssize_t n;
 
 	while (x->out_ready) {
-		n = send(c->sock.fd, buf_data(&c->out), x->out_ready, MSG_NOSIGNAL);
+		/* Of a corked socket: the last byte waits only if nothing makes its segment full.
+		 */
+		apart = c->splice.holding && x->out_ready > 1;
+		n = send(c->sock.fd, buf_data(&c->out), x->out_ready - apart,
+			 MSG_NOSIGNAL | (apart ? MSG_EOR : 0));
 		if (n < 0)
 			return would_block(errno) ? RELAY_WAIT : RELAY_CLIENT_GONE;
 		conn_touch(c);
@@ -417,9 +422,6 @@ enum relay_end relay_answer(struct conn *c)
 		end = answer_process(c);
 		if (end != RELAY_WAIT)
 			return end;
-		/* The last bytes before a pause that was asked for may go out behind the taking. */
-		if (c->splice.holding && x->answer_body.state != KVPIN_BS_DONE)
-			return RELAY_WAIT;
 		if (room) {
 			/* The socket is empty for now: spare the recv() that would say so. */
 			end = relay_flush(c);

@@ -3,17 +3,21 @@
  * Handing an answer over to the program at tc.
  *
  * Happy path: both sockets are known to the program from their first packet on; when the answer's
- * head is out and all that came of it was read, splice_within() writes down where both streams
- * stand and takes the pair by one compare-and-swap. Bytes that were read and not yet sent are the
- * client's socket's still, before `to`; until the client has them, what the server repeats of them
- * goes to its own socket (bpf/splice.bpf.c). Failures: a gate that says no leaves the answer with
- * the relay, the reason is counted, and the next packet tries again. Close: splice_back.c.
+ * head is out and all that came of it was read and given to TCP, splice_within() writes down where
+ * both streams stand and takes the pair by one compare-and-swap. What TCP has not yet sent of it is
+ * the client's socket's still, before `to`; until the client has that, what the server repeats of
+ * it goes to its own socket (bpf/splice.bpf.c). In the daemon's memory there is nothing of an
+ * answer that goes past it: whenever it dies, the kernel has all. Failures: a gate that says no
+ * leaves the answer with the relay, the reason is counted, and the next packet tries again. Close:
+ * splice_back.c.
  *
  * A stream that never pauses is made to: the program tells the server that behind what it has sent
  * there is no room (hold_on()). What is under way comes, is read, and the taking is the same as of
  * any other stream: there is no byte of which it would have to be found out whose it is, and the
- * framing is known. The client's ACK of the last bytes read opens the way again, with its own
- * window; so those are sent behind the taking. A hold ends by itself at `hold_ns`.
+ * framing is known. The client's ACK of the last byte read opens the way again, with its own
+ * window; so TCP is made to keep that one (TCP_CORK) and sends it behind the taking. For a client
+ * that is slow the server stands still until TCP has taken all for it. A hold ends by itself at
+ * `hold_ns`.
  *
  * Order matters (tests/model/): the word is read before the server's high mark, and that once; the
  * program changes them the other way round.
@@ -35,11 +39,9 @@
 
 /* Reads in a row behind which more had come already: such a stream does not pause by itself. */
 #define HOLD_MISSES 4
-/* What is under way when the server is told to pause comes within a round trip; for a slow client
- * the daemon may have to get rid of a socket's buffer first. */
+/* What is under way when the server is told to pause comes within a round trip. Time in which the
+ * client's socket took nothing more does not count. */
 #define HOLD_MS 2000
-/* Tries, a millisecond apart, with all that came in hand. */
-#define KEPT_MAX 8
 /* Where that was not enough. */
 #define HOLD_AGAIN_MS 10000
 
@@ -329,9 +331,21 @@ void splice_watch_route(struct conn *c, bool on)
 
 /* ---- a stream that never pauses ---- */
 
-static void hold_end(struct conn *c, struct kvpin_splice_conn *ks, uint64_t again_ms)
+/* Then TCP keeps the last byte that it was given, as long as that was given apart (relay_flush()),
+ * or for 200 ms. */
+static void cork(const struct conn *c, int on)
 {
-	__atomic_store_n(&ks->hold_ns, 0, __ATOMIC_RELAXED);
+	setsockopt(c->sock.fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+}
+
+static void hold_end(struct conn *c, uint64_t again_ms)
+{
+	struct upstream *u = c->current;
+
+	cork(c, 0);
+	if (u && u->splice.entry)
+		__atomic_store_n(&splice_kconn(c->worker, &u->splice)->hold_ns, 0,
+				 __ATOMIC_RELAXED);
 	c->splice.holding = false;
 	c->splice.hold_ms = uv_now(&c->worker->loop) + again_ms;
 	c->splice.misses = 0;
@@ -345,30 +359,37 @@ static void hold_on(struct conn *c, struct kvpin_splice_conn *ks, const struct t
 	uint64_t now_ms = uv_now(&c->worker->loop);
 
 	s->misses++;
-	if (s->holding && now_ms > s->hold_ms + HOLD_MS) {
+	if (s->holding && !c->x->out_ready && now_ms > s->hold_ms + HOLD_MS) {
 		splice_refuse(c->worker, KVPIN_SPLICE_REFUSED_HELD);
-		hold_end(c, ks, HOLD_AGAIN_MS);
-	} else if (!s->holding && s->misses >= HOLD_MISSES && now_ms >= s->hold_ms) {
+		hold_end(c, HOLD_AGAIN_MS);
+		return;
+	}
+	if (!s->holding) {
+		if (s->misses < HOLD_MISSES || now_ms < s->hold_ms)
+			return;
 		ks->server_wscale = server->receive_wscale;
 		s->holding = true;
-		s->hold_ms = now_ms;
-		__atomic_store_n(&ks->hold_ns, balancer_now_ns() + (HOLD_MS + 1) * 1000000ULL,
-				 __ATOMIC_RELAXED);
+		cork(c, 1);
+	} else if (!c->x->out_ready) {
+		return;
 	}
+	s->hold_ms = now_ms;
+	__atomic_store_n(&ks->hold_ns, balancer_now_ns() + (HOLD_MS + 1) * 1000000ULL,
+			 __ATOMIC_RELAXED);
 }
 
 void splice_unhold(struct conn *c)
 {
-	if (c->splice.holding && c->current && c->current->splice.entry)
-		hold_end(c, splice_kconn(c->worker, &c->current->splice), 0);
+	if (c->splice.holding)
+		hold_end(c, 0);
 	c->splice.misses = 0;
 }
 
 /*
- * Where the client's socket will be when all that the daemon has of this answer went out, in the
- * wire's numbers: found in two ways that must agree, what the program saw sent, and what TCP was
- * given since the connection's beginning. That is known once what the program saw acknowledged
- * agrees too: it can only be ahead of TCP, and what it saw sent can only be behind.
+ * Where the client's socket will be when all that it was given went out, in the wire's numbers:
+ * found in two ways that must agree, what the program saw sent, and what TCP was given since the
+ * connection's beginning. That is known once what the program saw acknowledged agrees too: it can
+ * only be ahead of TCP, and what it saw sent can only be behind.
  */
 static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
 		      const struct tcp_probe *client, uint64_t *end)
@@ -382,27 +403,20 @@ static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
 		s->based = base == (uint32_t)acked - kc->off - (uint32_t)client->acked;
 		s->base = base;
 	}
-	*end = sent + client->unsent + c->x->out_ready;
+	*end = sent + client->unsent;
 	return s->based && base == s->base;
 }
 
 enum taken {
 	TAKE_REFUSED,
-	TAKE_NOT_YET, /* more is under way */
-	TAKE_AGAIN,   /* by chance: the next time may do */
+	TAKE_NOT_YET, /* the next time may do */
 	TAKE_DONE
 };
 
 static enum taken not_yet(struct conn *c, enum kvpin_splice_refusal reason)
 {
 	splice_refuse(c->worker, reason);
-	return reason == KVPIN_SPLICE_REFUSED_UNREAD ? TAKE_NOT_YET : TAKE_AGAIN;
-}
-
-bool splice_keeps(const struct conn *c)
-{
-	return c->splice.holding && c->state == CONN_EXCHANGE && c->splice.kept &&
-	       c->splice.kept < KEPT_MAX;
+	return TAKE_NOT_YET;
 }
 
 static enum taken take(struct conn *c, struct tcp_probe *server)
@@ -423,7 +437,7 @@ static enum taken take(struct conn *c, struct tcp_probe *server)
 	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)) ||
 	    steer_waiting(&u->steer))
 		return not_yet(c, KVPIN_SPLICE_REFUSED_UNREAD);
-	if (!known)
+	if (!known || c->x->out_ready)
 		return not_yet(c, KVPIN_SPLICE_REFUSED_UNSENT);
 	ks->from = ks->walked = received;
 	ks->to = to;
@@ -453,11 +467,10 @@ bool splice_within(struct conn *c)
 	if (!w->splice.splice || !c->splice.sock.entry || !u || !u->splice.entry)
 		return false;
 	taken = answer_gate(c) ? take(c, &server) : TAKE_REFUSED;
-	c->splice.kept = taken == TAKE_AGAIN ? c->splice.kept + 1 : 0;
-	if (taken == TAKE_NOT_YET || taken == TAKE_AGAIN)
+	if (taken == TAKE_NOT_YET)
 		hold_on(c, splice_kconn(w, &u->splice), &server);
 	else if (c->splice.holding)
-		hold_end(c, splice_kconn(w, &u->splice), HOLD_AGAIN_MS);
+		hold_end(c, HOLD_AGAIN_MS);
 	if (taken != TAKE_DONE)
 		return false;
 	c->splice.hold_ms = 0;

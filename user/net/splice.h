@@ -50,10 +50,9 @@ struct splice_conn {
 	bool based;	  /* `base` is known */
 	uint32_t base;	  /* local number of the first byte to the client */
 	uint32_t misses;  /* times in a row that the stream did not pause */
-	bool holding;	  /* the server is told to pause: bytes read are taken along before they go
-			   * out, so that the client has something to acknowledge */
-	uint64_t hold_ms; /* since when; else: not again before */
-	uint32_t kept;	  /* times that they were kept back for another try */
+	bool holding;	  /* the server is told to pause, and the client's socket is corked */
+	uint64_t hold_ms; /* since when, or since the client's socket last was full; else: not again
+			   * before */
 };
 
 /* A worker's part. */
@@ -114,13 +113,6 @@ uint32_t splice_segment_bytes(const struct conn *c);
  * reason is counted where the answer was one for this path.
  */
 bool splice_within(struct conn *c);
-
-/** splice_keeps() - a server pauses, all came, and yet it was not taken: keep what was read and try
- * again in a moment */
-bool splice_keeps(const struct conn *c);
-
-/** splice_flush() - CONN_SPLICE: the client's socket takes bytes again that were read before */
-void splice_flush(struct conn *c);
 
 /** splice_unhold() - the server need not pause any more: the exchange ends */
 void splice_unhold(struct conn *c);

@@ -247,12 +247,6 @@ void splice_settle(struct conn *c)
 	books_back(c, true);
 }
 
-void splice_flush(struct conn *c)
-{
-	if (c->x->out_ready && relay_flush(c) == RELAY_CLIENT_GONE)
-		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
-}
-
 /* ---- framing that the program cannot follow ---- */
 
 void splice_copies_free(struct conn *c)

@@ -598,7 +598,7 @@ int splice_packet(struct __sk_buff *skb)
 	struct packet *p;
 	struct work *k;
 
-	if (skb->mark == KVPIN_SPLICE_MARK) {
+	if (skb->mark == passed_mark) {
 		skb->mark = 0;
 		return TC_ACT_UNSPEC;
 	}

@@ -36,8 +36,11 @@
 #define KVPIN_SPLICE_TURN_1 (1ULL << 40)
 #define KVPIN_SPLICE_TURN   (KVPIN_SPLICE_GIVING - KVPIN_SPLICE_TURN_1)
 
-/* Marks a packet that the program has dealt with and that passes one of its hooks once more. */
-#define KVPIN_SPLICE_MARK 0x6b767370
+/* Begins the mark of a packet that a program has dealt with and that passes one of its hooks once
+ * more. Each program has a mark of its own (in the low bits), which no other takes off: several may
+ * be on a device, a dead daemon's beside its successor's. */
+#define KVPIN_SPLICE_MARK      0x6b000000U
+#define KVPIN_SPLICE_MARK_MASK 0xff000000U
 
 /* Why the daemon did not hand an answer over, or the program gave it back early; the text is the
  * metric label's. */

@@ -2,6 +2,7 @@
 """The splice path between hosts: clients and servers behind veth pairs without offloads, where a
 wrong checksum shows, and behind wires that lose, double and reorder packets."""
 import os
+import signal
 import threading
 
 import pytest
@@ -75,6 +76,48 @@ def test_peers_on_other_hosts(rig, start, splices, where, family):
     splice.wait_idle()
     splice.kvpin.stop()
     assert not attached()
+
+
+def beside(rig, start, splices, where):
+    """Two kvpin before the same servers, with the same client's host: their programs stand on the
+    same devices. Returns (both, make a client of either)."""
+    client, server = rig.peer("c"), rig.peer("s") if where == "both" else None
+    if server:
+        sims = [server.sim(start, f"gpu{i}") for i in range(2)]
+    else:
+        sims = start.sims(2, "uvicorn")
+    both = [splices(sims, listen=f"{client.kvpin[4]}:0") for _ in range(2)]
+
+    def connect(splice):
+        start.clients.append(client.client(splice.kvpin, 4))
+        return start.clients[-1]
+    return both, connect
+
+
+@pytest.mark.parametrize("where", ["client", "both"])
+def test_two_kvpin_beside_each_other(rig, start, splices, where):
+    both, connect = beside(rig, start, splices, where)
+    clients = [connect(splice) for splice in both]
+    for _ in range(10):  # whichever program a packet meets first
+        for client in clients:
+            use(client, 4, 5)
+    for splice in both:
+        assert splice.taken() >= 40, splice.status()
+
+
+@pytest.mark.parametrize("where", ["client", "both"])
+def test_a_successor_leaves_the_streams_of_a_dead_daemon_alone(rig, start, splices, where):
+    (dying, other), connect = beside(rig, start, splices, where)
+    old = connect(dying)
+    old.send(request("/sse/300/5000/150", "s"))
+    assert old.head()[0] == 200
+    dying.wait_running()
+    dying.kvpin.kill(signal.SIGKILL)
+    dying.kvpin.wait()
+    use(connect(other), 4, 20)
+    assert b"".join(old.chunks()).count(b"data: ") == 300
+    assert old.ended(20) in ("fin", "rst")
+    dying.kvpin.unpin()
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -250,3 +250,32 @@ def test_a_client_whose_way_changes_to_another_device(rig, start, splices):
     splice.wait(lambda: f"kv{rig.mark}x" in splice.status()["splice_devices"])
     use(client, 4, 20)
     assert splice.taken() - before >= 15, splice.status()
+
+
+class Chained:
+    """A kvpin as another's server."""
+
+    def __init__(self, kvpin):
+        self.name, self.text = "kvpin", kvpin.text
+
+
+@pytest.mark.parametrize("first", ["near", "far"])
+def test_a_kvpin_before_a_kvpin_on_one_host(start, splices, first):
+    """Every packet between them passes both programs, whichever of the two comes first."""
+    sims = start.sims(2, "uvicorn")
+    near = splices(sims)
+    if first == "far":
+        near.kvpin.stop()
+    far = splices([Chained(near.kvpin)])
+    if first == "far":
+        near = splices(sims, listen=near.kvpin.text)
+    clients = [start.client(splice.kvpin) for splice in (far, far, near)]
+    for _ in range(5):
+        for client in clients:
+            use(client, 4, 10)
+    # Of the answers to far's clients one of the two takes all, of the 60 to near's own near.
+    if first == "near":
+        assert far.taken() == 0 and near.taken() > 60
+    else:
+        assert far.taken() > 60 and near.taken() <= 60
+    assert (far if first == "near" else near).status()["splice_refused"]["other_kvpin"] > 0

@@ -147,7 +147,7 @@ static int buckets_size(struct kern_splice *k, const struct kern_splice_params *
 	}
 	*(uint32_t *)&skel->rodata->buckets_mask = k->buckets_mask;
 	*(uint32_t *)&skel->rodata->passed_mark =
-		KVPIN_SPLICE_MARK | (mark & ~KVPIN_SPLICE_MARK_MASK);
+		KVPIN_SPLICE_MARK | 1 | (mark & ~KVPIN_SPLICE_MARK_MASK);
 	return bpf_map__set_max_entries(skel->maps.splice_buckets, nr);
 }
 

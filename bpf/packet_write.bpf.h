@@ -254,6 +254,16 @@ static __always_inline void packet_copy_in(struct __sk_buff *skb)
 	skb->mark = mark;
 }
 
+/* The same packet once more, on its way out. */
+static __always_inline void packet_copy_out(struct __sk_buff *skb)
+{
+	__u32 mark = skb->mark;
+
+	skb->mark = passed_mark;
+	bpf_clone_redirect(skb, skb->ifindex, 0);
+	skb->mark = mark;
+}
+
 /* Out to the peer of the connection `to`. */
 static __always_inline int packet_send(struct __sk_buff *skb, const struct kvpin_splice_conn *to)
 {

@@ -8,8 +8,9 @@
  * Happy path: splice_packet() finds whose packet it is; server_in() forwards the answer,
  * client_in() the ACKs, and the one that acknowledges the end gives the pair back. Failures: a
  * packet that must not go past is dropped and the pair given back before it (splice_walk.bpf.h);
- * the server sends it again, to the socket. Close: a server's FIN or RST always goes to its socket
- * and never to the client: the daemon ends the client's connection as the answer deserves.
+ * the server sends it again, to the socket. Close: a server's FIN or RST goes to its socket and not
+ * to the client: the daemon ends the client's connection as the answer deserves. One that is dead
+ * does not: then the FIN goes to the client too.
  *
  * Several CPUs may be here with packets of one pair. What they decide by is changed by atomic
  * operations only; timestamps are not, and are kept monotone where they go out.
@@ -356,6 +357,13 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 	if (is_giving(word))
 		return TC_ACT_SHOT;
 	rewrite_begin(r, p);
+	if (is_taken(word) && (p->bits & WORD_FIN) && !p->len && u->end && c->acked >= u->end &&
+	    giving_begin(u, word)) {
+		/* A dead daemon's socket ends here, again and again, and by now the answer has
+		 * ended too: the client had acknowledged it before the server's FIN said so. */
+		giving_end(u, c);
+		word = 0;
+	}
 	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
 		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !p->len))
@@ -441,7 +449,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 {
 	__u64 word, at, fresh = 0, ack_win, end;
 	struct kvpin_splice_conn *c;
-	__u32 fin, ms, client;
+	__u32 fin, ms, client, pass_fin = 0;
 	struct tcp_head *h;
 	struct rewrite *r;
 
@@ -501,6 +509,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_FIN);
 		if (u->framing == KVPIN_SPLICE_CLOSE && !u->end)
 			__sync_lock_test_and_set(&u->end, u->to + (u->fin - u->from));
+		pass_fin = daemon_dead(p->now);
 	}
 	end = u->end;
 	if (end && u->counted && !(u->flags & KVPIN_SPLICE_CUT) &&
@@ -513,7 +522,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		if (!still_taken(u, word))
 			return TC_ACT_SHOT;
 		packet_rewrite(skb, p, h, r);
-		if (!p->len)
+		if (!p->len && !pass_fin)
 			return TC_ACT_UNSPEC;
 		packet_copy_in(skb);
 	}
@@ -522,7 +531,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	r->seq = (__u32)(u->to + (at - u->from));
 	r->ack = ack_win >> 32;
 	r->win = ack_win & 0xffff;
-	r->clear = WORD_FIN;
+	r->clear = pass_fin ? 0 : WORD_FIN;
 	r->tsval_add = u->ts_down;
 	r->tsecr_add = -u->ts_up;
 	r->has_floor = c->has_ts & 2;

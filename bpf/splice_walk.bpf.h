@@ -43,6 +43,16 @@ static __always_inline void splice_count(__u32 reason)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* A dead daemon takes nothing out of its ring, and ends no connection; its streams run to their
+ * end. Rare: apart from the hot code. */
+static __noinline int daemon_dead(__u64 now)
+{
+	__u32 zero = 0;
+	struct kvpin_splice_config *config = bpf_map_lookup_elem(&splice_config, &zero);
+
+	return !config || (__s64)(now - config->alive_ns) > DEAD_NS;
+}
+
 static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
 {
 	__u32 worker = u->worker;
@@ -316,12 +326,12 @@ static __noinline int splice_copy(struct __sk_buff *skb, const struct packet *p,
 	bpf_loop(COPY_TURNS_MAX, copy_turn, &k, 0);
 	if (k.pos >= k.end)
 		return FRAMING_FORWARD;
-	config = bpf_map_lookup_elem(&splice_config, &zero);
-	/* A dead daemon takes nothing out of its ring; its streams run to their end. */
-	if (!config || (__s64)(p->now - config->alive_ns) > DEAD_NS)
+	if (daemon_dead(p->now))
 		return FRAMING_FORWARD;
 	/* Not one byte may pass that the daemon did not see: the server has to send it again. */
-	__sync_fetch_and_add(&config->dropped, 1);
+	config = bpf_map_lookup_elem(&splice_config, &zero);
+	if (config)
+		__sync_fetch_and_add(&config->dropped, 1);
 	return FRAMING_DROP;
 }
 

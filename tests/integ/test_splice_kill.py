@@ -105,3 +105,32 @@ def test_a_kill_at_any_moment_of_a_taking_loses_nothing(start, splices, rig, man
         splice.kvpin.unpin()
     assert not bad, bad
     assert whole >= 20
+
+
+@pytest.mark.parametrize("later", [0.3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [None, 200000], ids=["whole", "truncated"])
+def test_the_end_of_a_servers_connection_behind_the_daemons(start, splices, later, length):
+    """All of the answer has come to the client, and only the server's FIN ends it: the client is told
+    of it also when the daemon has died, a moment before or so long that its sockets do nothing."""
+    ending = threading.Event()
+
+    def serve(conn):
+        conn.request_head()
+        framing = f"Content-Length: {length}" if length else "Connection: close"
+        conn.send(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n")
+        for _ in range(10):
+            conn.send(pattern(10000))
+            time.sleep(0.01)
+        ending.wait(30)
+
+    splice = splices([start.raw(serve)], "--splice-body", "10KiB")
+    client = start.client(splice.kvpin, timeout=20)
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200
+    assert client.exactly(100000) == pattern(10000) * 10
+    splice.wait_running()
+    splice.kvpin.kill()
+    splice.kvpin.wait()
+    time.sleep(later)
+    ending.set()
+    assert client.ended(20) == "fin"

@@ -10,8 +10,10 @@
  * ack        client_in() with a bare ACK, on two CPUs
  * daemon     reads its socket, relays, takes, and goes on when the pair is back
  *
- * The taking may find bytes that the daemon has read and not yet sent (`pending`): they are the
- * client socket's, in front of `to`, and go out behind the taking, among packets that go past.
+ * The taking may find bytes that the daemon has read and given to its socket, and that TCP has not
+ * yet sent (`queued`): they are the client socket's, in front of `to`, and go out behind the taking,
+ * among packets that go past. The daemon may die behind it: its sockets send what they have, and the
+ * answer comes whole. (MUTANT_KEPT_BY_DAEMON: taken with those bytes in its memory.)
  * That a server which never pauses is made to, by being told of no room, is not modelled: it takes
  * runs away and adds none, and the taking is the same.
  *
@@ -224,8 +226,8 @@ active [2] proctype ack()
 }
 
 inline relay() {
-	byte_nr = sock[sock_read - pending];
-	pending--;
+	byte_nr = sock[sock_read - queued];
+	queued--;
 	/* TCP brings it there behind all before it; at a place that the client has already it would
 	 * be lost. */
 	client_next >= c_local + c_off;
@@ -236,7 +238,7 @@ inline relay() {
 
 active proctype daemon()
 {
-	byte answer, byte_nr, seen_count, mark, backs_seen, pending;
+	byte answer, byte_nr, seen_count, mark, backs_seen, queued;
 	bool seen_taken;
 
 	do
@@ -249,9 +251,9 @@ active proctype daemon()
 		:: else
 		fi;
 		do
-		:: sock_next > sock_read -> sock_read++; pending++
-		:: pending > 0 -> relay()
-		:: sock_read + u_off == ASKED && pending == 0 -> break
+		:: sock_next > sock_read -> sock_read++; queued++
+		:: queued > 0 -> relay()
+		:: sock_read + u_off == ASKED && queued == 0 -> break
 		:: sock_read + u_off < ASKED && sock_next == sock_read ->
 			/* A quiet moment, perhaps. */
 			atomic { seen_count = count; seen_taken = taken };
@@ -268,10 +270,10 @@ active proctype daemon()
 #else
 				from = mark;
 #endif
-#ifdef MUTANT_PENDING_FORGOTTEN
+#ifdef MUTANT_QUEUED_FORGOTTEN
 				to = c_local + c_off;
 #else
-				to = c_local + c_off + pending;
+				to = c_local + c_off + queued;
 #endif
 				u_off_taken = u_off;
 				c_off_taken = c_off;
@@ -292,8 +294,22 @@ active proctype daemon()
 				if
 				:: mark == 255
 				:: else ->
+					if
+					:: true ->
+						/* Killed. */
+#ifdef MUTANT_KEPT_BY_DAEMON
+						queued = 0;
+#endif
+						do
+						:: queued > 0 -> relay()
+						:: else -> break
+						od;
+						client_next == ASKED + HEAD;
+						goto gone
+					:: true
+					fi;
 					do
-					:: pending > 0 -> relay()
+					:: queued > 0 -> relay()
 					:: else -> break
 					od;
 					backs > backs_seen;
@@ -313,5 +329,6 @@ active proctype daemon()
 	assert(client_next == BYTES + HEAD);
 	assert(sock_read + u_off == BYTES);
 	assert(c_local + c_off == BYTES + HEAD);
+gone:
 	over = true
 }

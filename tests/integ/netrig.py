@@ -115,6 +115,26 @@ class Rig:
         return Peer(name, {4: f"{net}.2", 6: f"[{net6}:2]"}, {4: f"{net}.1", 6: f"[{net6}:1]"},
                     here)
 
+    def tunnel(self, peer):
+        """The same peer behind a VXLAN whose outer packets have checksums: a received one's inner
+        packet then comes with the sum of all its bytes (CHECKSUM_COMPLETE)."""
+        self.links += 1
+        n, octet = self.links, int(self.mark) % 200 + 20
+        here, there = f"kv{self.mark}v{n}", f"kv{self.mark}u{n}"
+        net, net6 = f"10.{octet}.{n}", f"fd00:{octet:x}:{n}:"
+        for name, device, own, other, last in ((None, here, peer.kvpin[4], peer.own[4], 1),
+                                               (peer.name, there, peer.own[4], peer.kvpin[4], 2)):
+            with inside(name):
+                ip("link", "add", device, "type", "vxlan", "id", str(n), "dstport", "4789",
+                   "local", own, "remote", other, "udpcsum")
+                offloads_off(device)
+                ip("link", "set", device, "up")
+                ip("addr", "add", f"{net}.{last}/24", "dev", device)
+                ip("addr", "add", f"{net6}:{last}/64", "dev", device, "nodad")
+        self.devices.append(here)
+        return Peer(peer.name, {4: f"{net}.2", 6: f"[{net6}:2]"},
+                    {4: f"{net}.1", 6: f"[{net6}:1]"}, here)
+
     def close(self):
         """Returns what the wires counted."""
         counts = []

@@ -3,6 +3,7 @@
 wrong checksum shows, and behind wires that lose, double and reorder packets."""
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
@@ -39,11 +40,13 @@ def use(client, family, count, pieces=12, gap_us=1000, size=150):
             same(body, pattern(70000 + i, i))
 
 
-def topology(rig, start, splices, where, family, wire=None, options=()):
+def topology(rig, start, splices, where, family, wire=None, options=(), tunnels=False):
     """(splices, make a client). where: "client", "server" or "both" are on other hosts."""
     near = "127.0.0.1:0" if family == 4 else "[::1]:0"
     client = rig.peer("c", wire) if where != "server" else None
     server = rig.peer("s", wire) if where != "client" else None
+    if tunnels:
+        client, server = client and rig.tunnel(client), server and rig.tunnel(server)
     if server:
         sims = [server.sim(start, f"gpu{i}", family=family) for i in range(2)]
     else:
@@ -60,6 +63,42 @@ def topology(rig, start, splices, where, family, wire=None, options=()):
         start.clients.append(one)
         return one
     return splice, connect
+
+
+def checksum_faults():
+    """Has the kernel found that a packet's own sum (CHECKSUM_COMPLETE) was wrong? It says so once
+    (netdev_rx_csum_fault())."""
+    return subprocess.run(["dmesg"], capture_output=True, text=True,
+                          check=True).stdout.count("hw csum failure")
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_packets_that_bring_their_sum_along(rig, start, splices, where, family):
+    """Tunnels with checksums, and some network cards, hand packets over with a sum of all bytes,
+    which has to follow what the program changes."""
+    try:
+        rig.tunnel(rig.peer("t"))
+    except subprocess.CalledProcessError:
+        pytest.skip("this kernel has no vxlan")
+    faults = checksum_faults()
+    splice, connect = topology(rig, start, splices, where, family, tunnels=True)
+    client = connect(timeout=30)
+    use(client, family, 30)
+    client.send(request("/bytes/3000000?seed=3", "s"))
+    status, _, body = client.answer()
+    assert status == 200
+    same(body, pattern(3000000, 3))
+    # A request behind one under way: packets with payload, of which only the ACK goes on.
+    client.send(request("/sse/40/5000/150", "s0"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    client.send(request("/json", "s1"))
+    assert b"".join(client.chunks()).count(b"data: ") == 40
+    assert client.answer()[0] == 200
+    assert splice.taken() >= 30, splice.status()
+    assert len(splice.status()["splice_devices"]) >= 2, splice.status()
+    assert checksum_faults() == faults
 
 
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])

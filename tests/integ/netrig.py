@@ -128,7 +128,7 @@ class Rig:
                 ip("link", "add", device, "type", "vxlan", "id", str(n), "dstport", "4789",
                    "local", own, "remote", other, "udpcsum")
                 offloads_off(device)
-                ip("link", "set", device, "up")
+                ip("link", "set", device, "mtu", "1400", "up")
                 ip("addr", "add", f"{net}.{last}/24", "dev", device)
                 ip("addr", "add", f"{net6}:{last}/64", "dev", device, "nodad")
         self.devices.append(here)

@@ -295,7 +295,7 @@ active proctype daemon()
 				:: mark == 255
 				:: else ->
 					if
-					:: true ->
+					:: answer == 0 ->
 						/* Killed. */
 #ifdef MUTANT_KEPT_BY_DAEMON
 						queued = 0;

@@ -304,6 +304,7 @@ active proctype daemon()
 						:: queued > 0 -> relay()
 						:: else -> break
 						od;
+						assert(c_local + c_off_taken == to);
 						client_next == ASKED + HEAD;
 						goto gone
 					:: true

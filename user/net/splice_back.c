@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "net/dispatch.h"
 #include "net/exchange.h"
-#include "net/relay.h"
 #include "net/splice_private.h"
 #include "net/tcp_probe.h"
 #include "net/turn.h"

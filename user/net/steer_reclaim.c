@@ -82,12 +82,13 @@ static void sock_take(struct worker *w, struct steer_sock *s)
 static uint64_t sock_behind(struct worker *w, const struct steer_sock *s, int fd)
 {
 	const struct kvpin_flow *flow = steer_flow(w, s);
-	uint64_t expected = s->accepted + (flow->queued - s->queued);
+	uint64_t expected = s->taken + (flow->queued - s->queued), taken;
 	struct tcp_probe p;
 
 	if (flow->queued == s->queued || !tcp_probe(fd, &p) || p.state == TCP_PROBE_CLOSED)
 		return 0;
-	return expected > p.accepted ? expected - p.accepted : 0;
+	tcp_taken(fd, &p, &taken);
+	return expected > taken ? expected - taken : 0;
 }
 
 static void hold_give_back(struct conn *c, bool wanted)

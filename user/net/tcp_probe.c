@@ -3,9 +3,11 @@
  * the kernel's. */
 #include "net/tcp_probe.h"
 
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /* include/net/tcp_states.h */
@@ -39,4 +41,18 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	p->sack = t.tcpi_options & TCPI_OPT_SACK;
 	p->ecn = t.tcpi_options & TCPI_OPT_ECN;
 	return true;
+}
+
+bool tcp_taken(int fd, const struct tcp_probe *p, uint64_t *taken)
+{
+	struct tcp_probe again;
+	int waits = 0;
+
+	*taken = p->acked;
+	if (!p->unacked && !p->unsent)
+		return true;
+	if (ioctl(fd, SIOCOUTQ, &waits))
+		return false;
+	*taken += waits;
+	return tcp_probe(fd, &again) && again.acked == p->acked;
 }

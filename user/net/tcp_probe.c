@@ -13,6 +13,8 @@
 /* include/net/tcp_states.h */
 #define STATE_ESTABLISHED 1
 #define STATE_CLOSE	  7
+/* Between two looks at a socket an ACK comes now and then. */
+#define TAKEN_TRIES 16
 
 bool tcp_probe(int fd, struct tcp_probe *p)
 {
@@ -43,16 +45,21 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	return true;
 }
 
-bool tcp_taken(int fd, const struct tcp_probe *p, uint64_t *taken)
+bool tcp_taken(int fd, struct tcp_probe *p, uint64_t *taken)
 {
-	struct tcp_probe again;
-	int waits = 0;
+	for (int i = 0; i < TAKEN_TRIES; i++) {
+		uint64_t acked = *taken = p->acked;
+		int waits = 0;
 
-	*taken = p->acked;
-	if (!p->unacked && !p->unsent)
-		return true;
-	if (ioctl(fd, SIOCOUTQ, &waits))
-		return false;
-	*taken += waits;
-	return tcp_probe(fd, &again) && again.acked == p->acked;
+		if (!p->unacked && !p->unsent)
+			return true;
+		if (ioctl(fd, SIOCOUTQ, &waits))
+			return false;
+		*taken += waits;
+		if (!tcp_probe(fd, p))
+			return false;
+		if (p->acked == acked)
+			return true;
+	}
+	return false;
 }

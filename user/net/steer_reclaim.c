@@ -175,11 +175,8 @@ static void steer_resume(struct conn *c)
 	if (active_ms < c->activity_ms)
 		active_ms = c->activity_ms;
 	stat_add(&c->worker->stats->reclaimed, 1);
-	if (u) {
+	if (u)
 		share_give_back(c->worker, &u->steer);
-		steer_flow(c->worker, &u->steer)->may_leave = 1;
-	}
-	steer_flow(c->worker, &c->steer.sock)->may_leave = 1;
 	if (!running) {
 		conn_next(c);
 	} else if (exchange_rebuild(c, running, true)) {
@@ -233,8 +230,13 @@ void steer_reclaim(struct conn *c)
 	/* A request may have got in before the client's word was taken. */
 	if (!u && (u = steer_running(c)))
 		sock_take(w, &u->steer);
-	if (u)
+	/* Neither gets any more. The ring has no back-pressure: a server that goes on must find its
+	 * way to recv() at once, not only when the client has taken what is queued. */
+	if (u) {
+		steer_flow(w, &u->steer)->may_leave = 1;
 		sock_want(&u->sock, 0);
+	}
+	steer_flow(w, &c->steer.sock)->may_leave = 1;
 	c->steer.poll_ms = POLL_MIN_MS;
 	c->steer.drained = 0;
 	conn_set_state(c, CONN_RECLAIM);

@@ -47,16 +47,19 @@ def topology(rig, start, splices, where, family, wire=None, options=()):
     if server:
         sims = [server.sim(start, f"gpu{i}", family=family) for i in range(2)]
     else:
-        sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
+        with netrig.inside(rig.home):
+            sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
     listen = f"{client.kvpin[family]}:0" if client else near
-    splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
+    with netrig.inside(rig.home):
+        splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
 
     def connect(**options):
         if client:
             one = client.client(splice.kvpin, family, **options)
         else:
-            one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
-                                         splice.kvpin.addr[1]), **options)
+            with netrig.inside(rig.home):
+                one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
+                                             splice.kvpin.addr[1]), **options)
         start.clients.append(one)
         return one
     return splice, connect
@@ -118,6 +121,43 @@ def test_a_successor_leaves_the_streams_of_a_dead_daemon_alone(rig, start, splic
     assert b"".join(old.chunks()).count(b"data: ") == 300
     assert old.ended(20) in ("fin", "rst")
     dying.kvpin.unpin()
+
+
+FIREWALL = """
+table inet guard {
+  counter bad_in { }
+  counter bad_out { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iif "lo" accept
+    ct state invalid counter name bad_in drop
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    ct state new accept
+  }
+  chain output {
+    type filter hook output priority 0; policy accept;
+    oif "lo" accept
+    ct state invalid counter name bad_out drop
+  }
+  chain source {
+    type nat hook postrouting priority 100;
+    oif != "lo" masquerade
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_a_firewall_that_looks_at_sequence_numbers(rig, start, splices, where, family):
+    """Connection tracking sees only what the daemon's sockets would have sent and got, but on lo,
+    which a firewall accepts first (README)."""
+    rig.move(FIREWALL)
+    splice, connect = topology(rig, start, splices, where, family)
+    use(connect(), family, 60)
+    assert splice.taken() >= 50, splice.status()
+    assert rig.counters() == {"bad_in": 0, "bad_out": 0}
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

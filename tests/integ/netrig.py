@@ -159,3 +159,16 @@ class Peer:
         """A simulated server in this namespace."""
         with inside(self.name):
             return start.sim(name, manner, listen=f"{self.own[family]}:0", **options)
+
+
+def narrow(device):
+    """A short queue that drops much of what this host sends there; TCP is told so."""
+    subprocess.run(["tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", "100mbit", "burst",
+                    "16k", "limit", "24k"], check=True, capture_output=True)
+
+
+def dropped(device):
+    """Packets that the device's queue has dropped."""
+    text = subprocess.run(["tc", "-s", "qdisc", "show", "dev", device], check=True,
+                          capture_output=True, text=True).stdout
+    return int(text.partition("dropped ")[2].partition(",")[0])

@@ -173,6 +173,21 @@ def test_a_client_on_another_host_that_leaves(rig, start, splices, where, how):
         splice.wait_idle()
 
 
+def test_segments_that_the_host_itself_drops_end_no_splicing(rig, start, splices):
+    """TCP has counted them as sent all the same."""
+    peer = rig.peer("c")
+    netrig.narrow(peer.device)
+    splice = splices(start.sims(1, "uvicorn"), "--splice-body", "100MB",
+                     listen=f"{peer.kvpin[4]}:0")
+    client = peer.client(splice.kvpin)
+    start.clients.append(client)
+    client.send(request("/bytes/2000000", "s"))
+    same(client.answer()[2], pattern(2000000))
+    assert netrig.dropped(peer.device) > 100 and not splice.taken()
+    use(client, 4, 20)
+    assert splice.taken() >= 15, splice.status()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 @pytest.mark.parametrize("where", ["client", "server", "both"])

@@ -30,7 +30,6 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	else if (t.tcpi_state == STATE_CLOSE)
 		p->state = TCP_PROBE_CLOSED;
 	p->received = t.tcpi_bytes_received;
-	p->accepted = t.tcpi_bytes_sent - t.tcpi_bytes_retrans + t.tcpi_notsent_bytes;
 	p->acked = t.tcpi_bytes_acked;
 	p->unsent = t.tcpi_notsent_bytes;
 	p->unacked = t.tcpi_unacked;

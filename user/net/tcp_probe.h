@@ -12,10 +12,8 @@ enum tcp_probe_state { TCP_PROBE_ESTABLISHED, TCP_PROBE_CLOSING, TCP_PROBE_CLOSE
 struct tcp_probe {
 	enum tcp_probe_state state;
 	uint64_t received; /* bytes that arrived in order, read or not */
-	uint64_t accepted; /* bytes taken for sending, sent or not; too many after a segment that
-			    * this host itself dropped, see tcp_taken() */
-	uint32_t unsent;   /* ... of those, not yet sent */
-	uint64_t acked;	   /* ... of those, acknowledged; a connect()ing socket counts its SYN */
+	uint32_t unsent;   /* bytes taken for sending and not yet sent */
+	uint64_t acked;	   /* bytes acknowledged; a connect()ing socket counts its SYN */
 	uint32_t unacked;  /* segments sent and not yet acknowledged */
 	uint32_t window;   /* bytes behind `acked` that the peer has room for */
 	uint32_t send_mss; /* bytes that a segment to the peer can have */

@@ -6,7 +6,6 @@
 #ifndef UNIT_CONTROL_CASE_H
 #define UNIT_CONTROL_CASE_H
 
-#include <curl/curl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "curl_case.h"
 #include "fake_balancer.h"
 #include "ops/control.h"
 #include "ops/key_watch.h"
@@ -130,50 +130,27 @@ static inline int teardown(void **state)
 	return 0;
 }
 
-struct answer {
-	long status;
-	char *text;
-	json_t *json;
-};
-
-static inline size_t collect(char *data, size_t size, size_t nr, void *arg)
-{
-	struct answer *a = arg;
-	size_t len = a->text ? strlen(a->text) : 0;
-
-	a->text = realloc(a->text, len + nr + 1);
-	memcpy(a->text + len, data, nr);
-	a->text[len + nr] = '\0';
-	return nr;
-}
-
 static inline json_t *ask(const char *method, const char *target, long status)
 {
 	CURL *easy = curl_easy_init();
-	struct answer a = {0};
-	char url[512], *type;
+	struct answer a;
+	char url[512];
+	json_t *json;
 
 	snprintf(url, sizeof(url), "http://kvpin%s", target);
 	curl_easy_setopt(easy, CURLOPT_URL, url);
 	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, own.path);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	if (!strcmp(method, "POST"))
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "{}");
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, collect);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &a);
-	assert_int_equal(curl_easy_perform(easy), CURLE_OK);
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &a.status);
-	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &type);
-	assert_string_equal(type, "application/json");
-	curl_easy_cleanup(easy);
+	a = curl_case_ask(easy);
+	assert_string_equal(a.type, "application/json");
 	if (getenv("VERBOSE"))
-		print_message("%s %s: %ld %s\n", method, target, a.status, a.text);
+		print_message("%s %s: %ld %s\n", method, target, a.status, a.body);
 	assert_int_equal(a.status, status);
-	a.json = json_loads(a.text, 0, NULL);
-	assert_non_null(a.json);
-	free(a.text);
-	return a.json;
+	json = json_loads(a.body, 0, NULL);
+	assert_non_null(json);
+	free(a.body);
+	return json;
 }
 
 static inline const char *str(const json_t *o, const char *key)

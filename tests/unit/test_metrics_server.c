@@ -9,52 +9,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-#include <curl/curl.h>
 
+#include "curl_case.h"
 #include "metrics_case.h"
-
-struct answer {
-	long status;
-	char *body;
-	char type[128];
-};
-
-static size_t collect(char *data, size_t size, size_t nr, void *arg)
-{
-	struct answer *a = arg;
-	size_t len = a->body ? strlen(a->body) : 0;
-
-	a->body = realloc(a->body, len + nr + 1);
-	memcpy(a->body + len, data, nr);
-	a->body[len + nr] = '\0';
-	return nr;
-}
 
 static struct answer ask(const struct metrics *m, const char *method, const char *path)
 {
-	char url[256], text[ADDR_TEXT_MAX], *type = NULL;
 	struct addr addr = metrics_addr(m);
+	char url[256], text[ADDR_TEXT_MAX];
 	CURL *easy = curl_easy_init();
-	struct answer a = {0};
 
 	snprintf(url, sizeof(url), "http://%s%s", addr_format(&addr, text), path);
 	curl_easy_setopt(easy, CURLOPT_URL, url);
 	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);
 	if (!strcmp(method, "HEAD"))
 		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	else
 		curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
 	if (!strcmp(method, "POST"))
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "some=thing");
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, collect);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &a);
-	assert_int_equal(curl_easy_perform(easy), CURLE_OK);
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &a.status);
-	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &type);
-	snprintf(a.type, sizeof(a.type), "%s", type ? type : "");
-	curl_easy_cleanup(easy);
-	return a;
+	return curl_case_ask(easy);
 }
 
 static void assert_answer(const struct metrics *m, const char *method, const char *path,

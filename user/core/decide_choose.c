@@ -80,10 +80,10 @@ static uint32_t weight_above(const struct eligible *e, uint32_t level, uint32_t 
  * same servers are taken in one step. */
 static const struct backend_view *choose_in_turn(const struct eligible *e, uint64_t turn)
 {
+	uint64_t left = e->view[0]->weight, visits;
 	uint32_t level = 0, next, nr, i;
-	uint64_t left = 0, visits;
 
-	for (i = 0; i < e->nr; i++)
+	for (i = 1; i < e->nr; i++)
 		left += e->view[i]->weight;
 	left = turn % left;
 	for (;; level = next, left -= visits) {
@@ -100,11 +100,11 @@ static const struct backend_view *choose_in_turn(const struct eligible *e, uint6
 
 static const struct backend_view *choose_keyless(const struct eligible *e, uint64_t turn)
 {
-	struct eligible least = {.nr = 0};
+	struct eligible least = {.nr = 1, .view = {e->view[0]}};
 	uint32_t i;
 
-	for (i = 0; i < e->nr; i++) {
-		int differ = least.nr ? inflight_cmp(e->view[i], least.view[0]) : 0;
+	for (i = 1; i < e->nr; i++) {
+		int differ = inflight_cmp(e->view[i], least.view[0]);
 
 		if (differ > 0)
 			continue;

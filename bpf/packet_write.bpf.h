@@ -11,6 +11,7 @@
 #define PACKET_WRITE_BPF_H
 
 #include "packet.bpf.h"
+#include "splice_maps.bpf.h"
 
 /* ---- checksums: sums of 32-bit words in the packet's own byte order (RFC 1071 2(B)) ---- */
 
@@ -248,7 +249,7 @@ static __always_inline void packet_copy_in(struct __sk_buff *skb)
 
 	/* The ingress hook of the device sees the copy again; lo has none. */
 	if (skb->ifindex != LOOPBACK_IFINDEX)
-		skb->mark = KVPIN_SPLICE_MARK;
+		skb->mark = passed_mark;
 	bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS);
 	skb->mark = mark;
 }
@@ -265,7 +266,7 @@ static __always_inline int packet_send(struct __sk_buff *skb, const struct kvpin
 		bpf_skb_store_bytes(skb, 0, macs, sizeof(macs), 0);
 		return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 	}
-	skb->mark = KVPIN_SPLICE_MARK;
+	skb->mark = passed_mark;
 	return bpf_redirect_neigh(to->ifindex, NULL, 0, 0);
 }
 

@@ -594,11 +594,12 @@ int splice_packet(struct __sk_buff *skb)
 {
 	struct kvpin_splice_config *config;
 	struct kvpin_splice_conn *x;
-	__u32 direction = 0, zero = 0;
+	__u32 direction = 0, zero = 0, mark;
 	struct packet *p;
 	struct work *k;
 
-	if (skb->mark == KVPIN_SPLICE_MARK) {
+	mark = skb->mark;
+	if (mark == passed_mark) {
 		skb->mark = 0;
 		return TC_ACT_UNSPEC;
 	}
@@ -613,6 +614,14 @@ int splice_packet(struct __sk_buff *skb)
 	x = conn_find(p, &direction);
 	if (!x || packet_read_tcp(skb, p, k))
 		return TC_ACT_UNSPEC;
+	if (skb->ifindex == LOOPBACK_IFINDEX) {
+		if (direction == KVPIN_SPLICE_OUT && !mark) {
+			skb->mark = KVPIN_SPLICE_MARK;
+		} else if (direction == KVPIN_SPLICE_IN && mark == KVPIN_SPLICE_MARK) {
+			__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_CHAINED);
+			skb->mark = 0;
+		}
+	}
 	if (p->bits & WORD_SYN) {
 		/* A new connection with the addresses and ports of one that was closed; not a late
 		 * or repeated SYN of one that lives. */

@@ -11,9 +11,10 @@
 
 #include "kvpin_splice_abi.h"
 
-/* Of the buckets; set by the loader. */
+/* Set by the loader: of the buckets, and of the packets that pass once more. */
 const volatile __u64 hash_times[2];
 const volatile __u32 buckets_mask;
+const volatile __u32 passed_mark;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

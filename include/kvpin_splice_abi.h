@@ -36,8 +36,15 @@
 #define KVPIN_SPLICE_TURN_1 (1ULL << 40)
 #define KVPIN_SPLICE_TURN   (KVPIN_SPLICE_GIVING - KVPIN_SPLICE_TURN_1)
 
-/* Marks a packet that the program has dealt with and that passes one of its hooks once more. */
-#define KVPIN_SPLICE_MARK 0x6b767370
+/*
+ * Marks of packets. Several programs may be on a device, a dead daemon's beside its successor's, so
+ * each has a mark of its own (not 0 in the low bits), which no other takes off: the packet has been
+ * dealt with and passes one of its hooks once more. On lo a packet that a kvpin sends has the bare
+ * mark: who finds it on one of its connections has another kvpin at the other end, and leaves the
+ * answers to it, because of the two programs one would come too early.
+ */
+#define KVPIN_SPLICE_MARK      0x6b000000U
+#define KVPIN_SPLICE_MARK_MASK 0xff000000U
 
 /* Why the daemon did not hand an answer over, or the program gave it back early; the text is the
  * metric label's. */
@@ -57,6 +64,7 @@
 	X(OPTIONS, "tcp_options") /* the two connections' TCP options do not fit together */       \
 	X(SEGMENT,                                                                                 \
 	  "segment_size") /* the server may send more at once than the client's way takes */       \
+	X(CHAINED, "other_kvpin") /* a peer is another kvpin on this host, which may splice */     \
 	/* given back early, by the program */                                                     \
 	X(BEHIND_END, "bytes_behind_answer") /* a packet with the end and more */                  \
 	X(MALFORMED, "malformed_chunks")                                                           \
@@ -163,6 +171,7 @@ enum kvpin_splice_flag {
 					* were not yet acknowledged; those keep `off_taken` */
 	KVPIN_SPLICE_RESET = 1 << 15,  /* a RST passed: nothing more comes of this connection */
 	KVPIN_SPLICE_FIN_SENT = 1 << 16, /* the socket's; `sent` counts it */
+	KVPIN_SPLICE_CHAINED = 1 << 17,	 /* the peer is another kvpin's socket, of this host */
 };
 
 /*

@@ -2,6 +2,7 @@
 """The splice path between hosts: clients and servers behind veth pairs without offloads, where a
 wrong checksum shows, and behind wires that lose, double and reorder packets."""
 import os
+import signal
 import threading
 
 import pytest
@@ -46,16 +47,19 @@ def topology(rig, start, splices, where, family, wire=None, options=()):
     if server:
         sims = [server.sim(start, f"gpu{i}", family=family) for i in range(2)]
     else:
-        sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
+        with netrig.inside(rig.home):
+            sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
     listen = f"{client.kvpin[family]}:0" if client else near
-    splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
+    with netrig.inside(rig.home):
+        splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
 
     def connect(**options):
         if client:
             one = client.client(splice.kvpin, family, **options)
         else:
-            one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
-                                         splice.kvpin.addr[1]), **options)
+            with netrig.inside(rig.home):
+                one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
+                                             splice.kvpin.addr[1]), **options)
         start.clients.append(one)
         return one
     return splice, connect
@@ -75,6 +79,85 @@ def test_peers_on_other_hosts(rig, start, splices, where, family):
     splice.wait_idle()
     splice.kvpin.stop()
     assert not attached()
+
+
+def beside(rig, start, splices, where):
+    """Two kvpin before the same servers, with the same client's host: their programs stand on the
+    same devices. Returns (both, make a client of either)."""
+    client, server = rig.peer("c"), rig.peer("s") if where == "both" else None
+    if server:
+        sims = [server.sim(start, f"gpu{i}") for i in range(2)]
+    else:
+        sims = start.sims(2, "uvicorn")
+    both = [splices(sims, listen=f"{client.kvpin[4]}:0") for _ in range(2)]
+
+    def connect(splice):
+        start.clients.append(client.client(splice.kvpin, 4))
+        return start.clients[-1]
+    return both, connect
+
+
+@pytest.mark.parametrize("where", ["client", "both"])
+def test_two_kvpin_beside_each_other(rig, start, splices, where):
+    both, connect = beside(rig, start, splices, where)
+    clients = [connect(splice) for splice in both]
+    for _ in range(10):  # whichever program a packet meets first
+        for client in clients:
+            use(client, 4, 5)
+    for splice in both:
+        assert splice.taken() >= 40, splice.status()
+
+
+@pytest.mark.parametrize("where", ["client", "both"])
+def test_a_successor_leaves_the_streams_of_a_dead_daemon_alone(rig, start, splices, where):
+    (dying, other), connect = beside(rig, start, splices, where)
+    old = connect(dying)
+    old.send(request("/sse/300/5000/150", "s"))
+    assert old.head()[0] == 200
+    dying.wait_running()
+    dying.kvpin.kill(signal.SIGKILL)
+    dying.kvpin.wait()
+    use(connect(other), 4, 20)
+    assert b"".join(old.chunks()).count(b"data: ") == 300
+    assert old.ended(20) in ("fin", "rst")
+    dying.kvpin.unpin()
+
+
+FIREWALL = """
+table inet guard {
+  counter bad_in { }
+  counter bad_out { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iif "lo" accept
+    ct state invalid counter name bad_in drop
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    ct state new accept
+  }
+  chain output {
+    type filter hook output priority 0; policy accept;
+    oif "lo" accept
+    ct state invalid counter name bad_out drop
+  }
+  chain source {
+    type nat hook postrouting priority 100;
+    oif != "lo" masquerade
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_a_firewall_that_looks_at_sequence_numbers(rig, start, splices, where, family):
+    """Connection tracking sees only what the daemon's sockets would have sent and got, but on lo,
+    which a firewall accepts first (README)."""
+    rig.move(FIREWALL)
+    splice, connect = topology(rig, start, splices, where, family)
+    use(connect(), family, 60)
+    assert splice.taken() >= 50, splice.status()
+    assert rig.counters() == {"bad_in": 0, "bad_out": 0}
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
@@ -207,3 +290,32 @@ def test_a_client_whose_way_changes_to_another_device(rig, start, splices):
     splice.wait(lambda: f"kv{rig.mark}x" in splice.status()["splice_devices"])
     use(client, 4, 20)
     assert splice.taken() - before >= 15, splice.status()
+
+
+class Chained:
+    """A kvpin as another's server."""
+
+    def __init__(self, kvpin):
+        self.name, self.text = "kvpin", kvpin.text
+
+
+@pytest.mark.parametrize("first", ["near", "far"])
+def test_a_kvpin_before_a_kvpin_on_one_host(start, splices, first):
+    """Every packet between them passes both programs, whichever of the two comes first."""
+    sims = start.sims(2, "uvicorn")
+    near = splices(sims)
+    if first == "far":
+        near.kvpin.stop()
+    far = splices([Chained(near.kvpin)])
+    if first == "far":
+        near = splices(sims, listen=near.kvpin.text)
+    clients = [start.client(splice.kvpin) for splice in (far, far, near)]
+    for _ in range(5):
+        for client in clients:
+            use(client, 4, 10)
+    # Of the answers to far's clients one of the two takes all, of the 60 to near's own near.
+    if first == "near":
+        assert far.taken() == 0 and near.taken() > 60
+    else:
+        assert far.taken() > 60 and near.taken() <= 60
+    assert (far if first == "near" else near).status()["splice_refused"]["other_kvpin"] > 0

@@ -130,22 +130,24 @@ static struct splice_bpf *skel_open(void)
 	return old ? (struct splice_bpf *)splice_old_bpf__open() : splice_bpf__open();
 }
 
-/* About two connections to a bucket, when all entries are in use. */
+/* About two connections to a bucket, when all entries are in use; and what is random. */
 static int buckets_size(struct kern_splice *k, const struct kern_splice_params *p)
 {
 	struct splice_bpf *skel = k->private->skel;
-	uint32_t nr = 1;
+	uint32_t nr = 1, mark;
 
 	while (nr < p->conns / 2)
 		nr *= 2;
 	k->buckets_mask = nr - 1;
-	if (getentropy(&k->hash, sizeof(k->hash)))
+	if (getentropy(&k->hash, sizeof(k->hash)) || getentropy(&mark, sizeof(mark)))
 		return -errno;
 	for (int i = 0; i < 2; i++) {
 		k->hash.times[i] |= 1;
 		((uint64_t *)skel->rodata->hash_times)[i] = k->hash.times[i];
 	}
 	*(uint32_t *)&skel->rodata->buckets_mask = k->buckets_mask;
+	*(uint32_t *)&skel->rodata->passed_mark =
+		KVPIN_SPLICE_MARK | 1 | (mark & ~KVPIN_SPLICE_MARK_MASK);
 	return bpf_map__set_max_entries(skel->maps.splice_buckets, nr);
 }
 

@@ -250,6 +250,8 @@ static bool tracked_gate(struct conn *c, const struct tcp_probe *client,
 
 	if ((kc->flags | ks->flags) & KVPIN_SPLICE_ODD_OPTIONS)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);
+	if ((kc->flags | ks->flags) & KVPIN_SPLICE_CHAINED)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_CHAINED);
 	if (!kc->sent || !kc->acked || !kc->ack_win || !ks->received || !ts ||
 	    (uint32_t)ks->acked != (uint32_t)ks->sent)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_UNTRACKED);

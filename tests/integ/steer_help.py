@@ -14,11 +14,10 @@ import subprocess
 import threading
 
 import netrig
-from harness import ROOT, VERIFY, checksum, request, wait_until
+from harness import NO_CHECKS, ROOT, VERIFY, checksum, request, wait_until
 from rawserver import reply
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-NO_CHECKS = ("--health-interval", "off")
 REDIRECT = 1 << 63
 LANE = 1 << 62
 # struct kvpin_conn begins with the flow, whose first member is the word; then comes the cookie.

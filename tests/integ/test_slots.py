@@ -199,7 +199,7 @@ def test_a_server_that_dies_sends_those_who_wait_elsewhere(start):
 def test_turns_are_classed_by_their_prefill_time(start):
     """Warm while the server keeps its cache; cold when it lost it without a word, and a streak of
     that shows."""
-    sims, kvpin = pair(start, servers=1, known=False, slots=1, prefill_tps=4000)
+    sims, kvpin = pair(start, servers=1, known=False, slots=1, prefill_tps=1600)
     for _ in range(3):
         run(kvpin, "a", words=800)
     row = kvpin.status("sessions")["sessions"][0]
@@ -290,7 +290,7 @@ def test_the_kernel_never_takes_a_slot_twice(start, kernel):
 
 @pytest.mark.steer_only
 def test_steered_turns_are_explained_and_classed(start, kernel):
-    sim = start.sim("gpu0", "uvicorn", slots=1, decode_tps=DECODE, prefill_tps=4000)
+    sim = start.sim("gpu0", "uvicorn", slots=1, decode_tps=DECODE, prefill_tps=1600)
     look = kernel([f"gpu0={sim.text},slots=1"])
     kvpin = look.kvpin
     client = Client(kvpin.addr)

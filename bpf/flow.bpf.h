@@ -129,13 +129,14 @@ static long trim_turn(__u32 turn, struct trim_loop *l)
 /*
  * A retransmitted segment may begin with bytes that were received before; TCP queues it whole
  * (tcp_data_queue(), "partial packet") and lets recvmsg() skip them, but a verdict gets all of it.
- * Takes them off. Returns the segment's length then; 0 when nothing is left.
+ * Takes them off; of a segment in which only the FIN is new nothing else is left. False: that
+ * failed, for want of memory. The stream is broken then and the daemon ends the connection.
  */
-static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct side *side)
+static __always_inline int segment_trim(struct __sk_buff *skb, const struct side *side)
 {
+	__u32 seq = segment_seq(skb), end = seq + skb->len, next = end;
 	struct kvpin_flow *flow = side->flow;
 	struct trim_loop l = {.skb = skb};
-	__u32 seq = segment_seq(skb), next;
 	struct tcp_sock *tp;
 	__s32 twice = 0;
 
@@ -149,20 +150,20 @@ static __always_inline __u32 segment_trim(struct __sk_buff *skb, const struct si
 		if (tp)
 			twice = tp->copied_seq - seq;
 	}
-	if (twice > 0 && skb->len) {
+	if (twice > 0) {
 		refused(KVPIN_REFUSED_OVERLAP);
-		if (twice >= (__s32)skb->len)
-			return 0;
-		seq += twice;
-		l.left = twice;
+		l.left = twice < (__s32)skb->len ? twice : (__s32)skb->len;
 		bpf_loop(TRIM_TURNS, trim_turn, &l, 0);
-		/* No memory: the daemon breaks the connection. */
-		if (l.left)
+		if (l.left) {
+			flow->broken = 1;
 			event_up(side, KVPIN_REFUSED_OVERLAP, l.left);
+			return 0;
+		}
 	}
-	flow->next_seq = seq + skb->len;
+	if (!flow->next_known || (__s32)(end - next) > 0)
+		flow->next_seq = end;
 	flow->next_known = 1;
-	return skb->len;
+	return 1;
 }
 
 /* Bytes redirected into a socket that its TCP has not yet taken. */

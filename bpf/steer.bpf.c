@@ -29,16 +29,16 @@
 static __always_inline int segment_redirects(struct __sk_buff *skb, const struct side *side,
 					     __u64 *before, int *verdict)
 {
-	__u32 len = skb->len;
+	__u32 len;
 
+	*verdict = SK_DROP;
+	if (side->flow->broken || (skb->len && !segment_trim(skb, side)))
+		return 0;
+	len = skb->len;
 	if (!len) {
 		*verdict = verdict_fin(skb, side);
 		return 0;
 	}
-	len = segment_trim(skb, side);
-	*verdict = SK_DROP;
-	if (!len)
-		return 0;
 	*before = __sync_fetch_and_add(&side->flow->word, (__u64)len);
 	*verdict = SK_PASS;
 	if (*before & KVPIN_WORD_LANE)

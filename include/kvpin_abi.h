@@ -119,7 +119,8 @@ struct kvpin_flow {
 			   * is empty the program may go to PASS */
 	__u32 next_seq;	  /* TCP sequence number of this socket's next byte, for the verdict */
 	__u32 next_known;
-	__u32 pad;
+	__u32 broken; /* bytes that came twice could not be taken off: no more goes anywhere, and
+		       * the daemon resets the client */
 };
 
 _Static_assert(sizeof(struct kvpin_flow) == 64, "one cache line");

@@ -120,7 +120,7 @@ def kernel(start):
 @pytest.fixture
 def splices(start):
     """splices(servers, ...): a kvpin that splices, and what it did."""
-    def run(backends, *args, checks=("--health-interval", "off"), **options):
+    def run(backends, *args, checks=harness.NO_CHECKS, **options):
         return splice_help.Splices(start.kvpin(backends, *checks, *args, **options))
     return run
 

@@ -274,6 +274,7 @@ class Kvpin(Process):
         return rows
 
 
+NO_CHECKS = ("--health-interval", "off")
 VERIFY = "x-sim-verify: 1"  # the simulated server checks the request's body
 
 

@@ -5,7 +5,6 @@ import time
 
 from harness import checksum
 
-NO_CHECKS = ("--health-interval", "off")
 # A segment of its own: long enough that kvpin has read what came before.
 GAP = 0.0015
 

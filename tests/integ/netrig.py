@@ -2,10 +2,11 @@
 """Clients and servers in network namespaces of their own, on veth pairs without offloads, and wires
 between them that lose, double and reorder packets.
 
-kvpin itself runs where the test runs. Everything is named by the process id and removed at the end.
+kvpin itself runs where the test runs, or in a namespace too (Rig.home). Everything is named by the process id and removed at the end.
 """
 import ctypes
 import fcntl
+import json
 import os
 import socket
 import struct
@@ -66,6 +67,21 @@ class Rig:
     def __init__(self):
         self.mark = f"{os.getpid() % 100000}"
         self.names, self.devices, self.wires, self.links = [], [], [], 0
+        self.home = None  # kvpin's namespace; None: the test's
+
+    def move(self, rules):
+        """From here on kvpin is at home in a namespace of its own, behind these rules of nft."""
+        self.home = self.namespace("k")
+        with inside(self.home):
+            subprocess.run(["nft", "-f", "-"], input=rules, check=True, text=True)
+
+    def counters(self):
+        """Packets that each named counter of those rules has counted."""
+        with inside(self.home):
+            text = subprocess.run(["nft", "-j", "list", "counters"], check=True,
+                                  capture_output=True, text=True).stdout
+        return {one["counter"]["name"]: one["counter"]["packets"]
+                for one in json.loads(text)["nftables"] if "counter" in one}
 
     def namespace(self, what):
         name = f"kvpin{self.mark}{what}"
@@ -96,7 +112,7 @@ class Rig:
         if wire:
             middle = self.namespace(f"{what}w")
             inner, outer = f"kv{self.mark}i{n}", f"kv{self.mark}o{n}"
-            self.link(None, here, middle, inner)
+            self.link(self.home, here, middle, inner)
             self.link(name, there, middle, outer)
             with inside(middle):
                 process = subprocess.Popen([WIRE, inner, outer, *map(str, wire), str(n)],
@@ -104,11 +120,12 @@ class Rig:
             assert process.stdout.readline() == "ready\n"
             self.wires.append(process)
         else:
-            self.link(None, here, name, there)
+            self.link(self.home, here, name, there)
         net = f"10.{octet}.{n}"
         net6 = f"fd00:{octet:x}:{n}:"
-        ip("addr", "add", f"{net}.1/24", "dev", here)
-        ip("addr", "add", f"{net6}:1/64", "dev", here, "nodad")
+        with inside(self.home):
+            ip("addr", "add", f"{net}.1/24", "dev", here)
+            ip("addr", "add", f"{net6}:1/64", "dev", here, "nodad")
         ip("-n", name, "addr", "add", f"{net}.2/24", "dev", there)
         ip("-n", name, "addr", "add", f"{net6}:2/64", "dev", there, "nodad")
         ip("-n", name, "route", "add", "default", "via", f"{net}.1")
@@ -162,3 +179,16 @@ class Peer:
         """A simulated server in this namespace."""
         with inside(self.name):
             return start.sim(name, manner, listen=f"{self.own[family]}:0", **options)
+
+
+def narrow(device):
+    """A short queue that drops much of what this host sends there; TCP is told so."""
+    subprocess.run(["tc", "qdisc", "add", "dev", device, "root", "tbf", "rate", "100mbit", "burst",
+                    "16k", "limit", "24k"], check=True, capture_output=True)
+
+
+def dropped(device):
+    """Packets that the device's queue has dropped."""
+    text = subprocess.run(["tc", "-s", "qdisc", "show", "dev", device], check=True,
+                          capture_output=True, text=True).stdout
+    return int(text.partition("dropped ")[2].partition(",")[0])

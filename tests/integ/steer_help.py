@@ -13,11 +13,11 @@ import struct
 import subprocess
 import threading
 
-from harness import ROOT, VERIFY, checksum, request, wait_until
+import netrig
+from harness import NO_CHECKS, ROOT, VERIFY, checksum, request, wait_until
 from rawserver import reply
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-NO_CHECKS = ("--health-interval", "off")
 REDIRECT = 1 << 63
 LANE = 1 << 62
 # struct kvpin_conn begins with the flow, whose first member is the word; then comes the cookie.
@@ -101,19 +101,26 @@ class Kernel:
                 return taken
             taken.append(int.from_bytes(bytes(int(b, 16) for b in row["value"]), "little"))
 
+    def map(self, name, prot):
+        """An array's memory, and the bytes of one value."""
+        path = f"{self.kvpin.pin}/{name}"
+        info = json.loads(subprocess.run(["bpftool", "-j", "map", "show", "pinned", path],
+                                         capture_output=True, check=True).stdout)
+        libbpf = ctypes.CDLL("libbpf.so.1")
+        fd = libbpf.bpf_obj_get(path.encode())
+        assert fd >= 0
+        memory = mmap.mmap(fd, info["max_entries"] * info["bytes_value"], prot=prot)
+        os.close(fd)
+        return memory, info["bytes_value"]
+
+    def writable(self, name):
+        """To write what the programs write when memory is short."""
+        return self.map(name, mmap.PROT_READ | mmap.PROT_WRITE)[0]
+
     def words(self):
         """The hand-over words of the slots that were ever used, without a system call."""
         if not self.conns:
-            path = f"{self.kvpin.pin}/conns"
-            info = json.loads(subprocess.run(["bpftool", "-j", "map", "show", "pinned", path],
-                                             capture_output=True, check=True).stdout)
-            libbpf = ctypes.CDLL("libbpf.so.1")
-            fd = libbpf.bpf_obj_get(path.encode())
-            assert fd >= 0
-            self.bytes_value = info["bytes_value"]
-            self.conns = mmap.mmap(fd, info["max_entries"] * self.bytes_value,
-                                   prot=mmap.PROT_READ)
-            os.close(fd)
+            self.conns, self.bytes_value = self.map("conns", mmap.PROT_READ)
         words = []
         for at in range(0, len(self.conns), self.bytes_value):
             if not struct.unpack_from("Q", self.conns, at + COOKIE_OFFSET)[0]:
@@ -195,11 +202,29 @@ def mem_available_kib():
         return int(re.search(r"MemAvailable:\s+(\d+)", f.read()).group(1))
 
 
-def tcp_orphaned():
-    """sockstat's TCP alloc minus inuse: leaked sockets count here for ever."""
-    with open("/proc/net/sockstat") as f:
-        line = re.search(r"TCP: inuse (\d+) orphan (\d+) tw \d+ alloc (\d+)", f.read())
-    return int(line.group(3)) - int(line.group(1))
+def sockstat(path="/proc/thread-self/net/sockstat"):
+    """(inuse, orphan, alloc) of TCP; the first is the namespace's, the others the machine's."""
+    with open(path) as f:
+        found = re.search(r"TCP: inuse (\d+) orphan (\d+) tw \d+ alloc (\d+)", f.read())
+    return tuple(map(int, found.groups()))
+
+
+def tcp_leaked():
+    """TCP sockets of this machine that no namespace has and that are not on their way out: leaked
+    ones count here for ever."""
+    inuse = {}
+    for process in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            number = os.stat(f"{process}/ns/net").st_ino
+            if number not in inuse:
+                inuse[number] = sockstat(f"{process}/net/sockstat")[0]
+    for ns in glob.glob("/run/netns/*"):
+        with contextlib.suppress(OSError):
+            if (number := os.stat(ns).st_ino) not in inuse:
+                with netrig.inside(os.path.basename(ns)):
+                    inuse[number] = sockstat()[0]
+    _, orphans, alloc = sockstat()
+    return alloc - orphans - sum(inuse.values())
 
 
 def warnings():

@@ -8,10 +8,9 @@ import time
 import pytest
 import xxhash
 
-from harness import BUILD, Client, wait_until
+from harness import BUILD, NO_CHECKS, Client, wait_until
 from rawserver import pattern, reply, serve_ok
 
-NO_CHECKS = ("--health-interval", "off")
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 # An abort must be at the server within this time.
 AT_ONCE_S = 0.1

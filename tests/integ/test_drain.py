@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from harness import KVPIN, Client
-from steer_help import ENTERS_AFTER, NO_CHECKS, wait_until
+from harness import KVPIN, NO_CHECKS, Client, wait_until
+from steer_help import ENTERS_AFTER
 
 
 def command(kvpin, *words, code=0):

@@ -4,10 +4,9 @@ import signal
 import threading
 import time
 
-from harness import Client
+from harness import NO_CHECKS, Client
 from rawserver import reply
 
-NO_CHECKS = ("--health-interval", "off")
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
 
 
@@ -41,14 +40,16 @@ def test_a_tunnel_whose_server_is_gone_ends_with_the_client(start):
     assert kvpin.status("backends")["backends"][0]["inflight"] == 0
 
 
-def test_a_broken_answer_ends_in_a_reset_even_when_kvpin_is_told_to_stop(start):
-    def script(conn):
-        conn.read()
-        conn.send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3000000)
-        time.sleep(0.1)
-        conn.reset()
+def breaks_off(conn):
+    """A large answer that lasts until the close, and a RST in the middle of it."""
+    conn.read()
+    conn.send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3000000)
+    time.sleep(0.1)
+    conn.reset()
 
-    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+
+def test_a_broken_answer_ends_in_a_reset_even_when_kvpin_is_told_to_stop(start):
+    kvpin = start.kvpin([start.raw(breaks_off)], *NO_CHECKS)
     client = slow_client(kvpin)
     client.send(get("/"))
     read, end, ended = 0, time.monotonic() + 1, None
@@ -68,13 +69,7 @@ def test_a_broken_answer_ends_in_a_reset_even_when_kvpin_is_told_to_stop(start):
 
 def test_a_reset_reaches_a_client_that_has_no_room_for_what_came_before(start):
     """A RST beyond the receiver's window is none: many servers break off with more under way."""
-    def script(conn):
-        conn.read()
-        conn.send(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3000000)
-        time.sleep(0.1)
-        conn.reset()
-
-    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    kvpin = start.kvpin([start.raw(breaks_off)], *NO_CHECKS)
     ends = []
 
     def ask():

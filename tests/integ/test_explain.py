@@ -5,8 +5,7 @@ import json
 import random
 import subprocess
 
-from harness import KVPIN, Client
-from steer_help import NO_CHECKS, wait_until
+from harness import KVPIN, NO_CHECKS, Client, wait_until
 from test_drain import ask, command, served, state
 
 REQUEST = ("POST /v1/chat/completions HTTP/1.1\r\nHost: kvpin\r\nX-Session-Id: abc\r\n"

@@ -9,10 +9,9 @@ import time
 import pytest
 import xxhash
 
-from harness import Client, wait_until
+from harness import NO_CHECKS, Client, wait_until
 from rawserver import chunked, pattern, reply
 
-NO_CHECKS = ("--health-interval", "off")
 CHECKS = ("--health-interval", "200ms", "--health-timeout", "200ms")
 
 

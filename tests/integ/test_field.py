@@ -6,11 +6,10 @@ import threading
 
 import pytest
 
-from harness import KVPIN, Client, wait_until
+from harness import KVPIN, NO_CHECKS, Client, wait_until
 from rawserver import serve_ok
-from steer_help import NO_CHECKS
+from slots_help import Turn, backends, explain, kvpin_pin, pair, run, stats
 from test_prefix import chat, message, prefix, words
-from test_slots import Turn, backends, explain, kvpin_pin, pair, run, stats
 
 VERIFY = {"x-sim-verify": "1"}
 

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from http_help import BAD_CHUNKS, NO_CHECKS, get
+from harness import NO_CHECKS
+from http_help import BAD_CHUNKS, get
 from rawserver import pattern, serve_ok
 
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from harness import checksum
-from http_help import NO_CHECKS, check_sink, get, post
+from harness import NO_CHECKS, checksum
+from http_help import check_sink, get, post
 from rawserver import chunked, pattern, reply, serve_ok
 
 

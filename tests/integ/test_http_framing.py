@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from harness import checksum
-from http_help import NO_CHECKS, check_sink, get, post, send_in_two
+from harness import NO_CHECKS, checksum
+from http_help import check_sink, get, post, send_in_two
 from rawserver import chunked, pattern, reply, serve_ok
 
 # Around the relay's buffers (16 KiB, 64 KiB, less headroom), the hold, and beyond.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Heads through kvpin: what passes byte for byte, what is taken out, what is added."""
 
-from http_help import NO_CHECKS, get, post
+from harness import NO_CHECKS
+from http_help import get, post
 from rawserver import reply, serve_ok
 
 

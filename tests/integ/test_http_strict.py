@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from harness import wait_until
-from http_help import BAD_CHUNKS, NO_CHECKS
+from harness import NO_CHECKS, wait_until
+from http_help import BAD_CHUNKS
 from rawserver import chunked, pattern, reply
 
 KIB = 1024

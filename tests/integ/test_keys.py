@@ -7,10 +7,9 @@ import time
 
 import pytest
 
-from steer_help import wait_until
+from harness import NO_CHECKS, wait_until
 
 VERIFY = {"x-sim-verify": "1"}
-FOREVER = ("--health-interval", "off")
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 
@@ -85,7 +84,7 @@ def test_one_text_is_one_session_wherever_it_stands(start):
 
 
 def test_the_first_source_that_is_present_wins(start):
-    kvpin = start.kvpin(start.sims(2), *keys("json=user", "header=X-A", "query=q"), *FOREVER)
+    kvpin = start.kvpin(start.sims(2), *keys("json=user", "header=X-A", "query=q"), *NO_CHECKS)
     client = start.client(kvpin)
     a = server(client, "/sink", {"X-A": "one"}, {"n": 1})
     b = server(client, "/sink?q=two", (), {"n": 1})
@@ -287,7 +286,7 @@ def test_a_sidecar_call_follows_its_parent(start):
 def test_a_sidecar_call_avoids_its_parent(start):
     sims = start.sims(3)
     kvpin = start.kvpin(sims, "--parent-header", "X-Parent-Session-Id", "--sidecar", "avoid",
-                        *FOREVER)
+                        *NO_CHECKS)
     client = start.client(kvpin)
     for i in range(3):
         owner = by_header(client, f"parent{i}")

@@ -6,10 +6,9 @@ import time
 
 import pytest
 
-from harness import wait_until
+from harness import NO_CHECKS, wait_until
 from rawserver import reply
 
-NO_CHECKS = ("--health-interval", "off")
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
 

@@ -13,11 +13,10 @@ import pytest
 import xxhash
 
 import harness
-from harness import Client, wait_until
+from harness import NO_CHECKS, Client, wait_until
 from ops_help import Stream, server_of
 from rawserver import reply
 
-NO_CHECKS = ("--health-interval", "off")
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
 

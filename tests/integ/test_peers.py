@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from harness import KVPIN, Client, wait_until
-from test_restart import NO_CHECKS, turn
-from test_slots import explain, kvpin_pin
+from harness import KVPIN, NO_CHECKS, Client, wait_until
+from slots_help import explain, kvpin_pin
+from test_restart import turn
 
 
 def free_ports(count):

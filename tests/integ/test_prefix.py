@@ -6,10 +6,8 @@ import threading
 
 import pytest
 
-from harness import Client
+from harness import NO_CHECKS, Client
 from test_keys import VERIFY
-
-FOREVER = ("--health-interval", "off")
 
 
 def prefix(**rules):
@@ -44,7 +42,7 @@ def reasons(kvpin, count):
 
 
 def test_a_conversation_returns_to_the_server_that_holds_it(start):
-    kvpin = start.kvpin(start.sims(4), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
     for c in range(6):
         history = [message("system", "You are helpful."), message("user", words(c, 60))]
@@ -67,7 +65,7 @@ def test_a_conversation_returns_to_the_server_that_holds_it(start):
 
 
 def test_a_shared_head_follows_its_owner_and_an_unrelated_one_does_not(start):
-    kvpin = start.kvpin(start.sims(3), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(3), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
     head = message("system", words("head", 200))
     owner = server(client, [head, message("user", words("a", 30))])
@@ -81,7 +79,7 @@ def test_a_shared_head_follows_its_owner_and_an_unrelated_one_does_not(start):
 
 def test_a_dead_servers_prefixes_find_a_new_home(start):
     sims = {s.name: s for s in start.sims(3)}
-    kvpin = start.kvpin(list(sims.values()), *prefix(), *FOREVER)
+    kvpin = start.kvpin(list(sims.values()), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
     talks = {c: [message("user", words(c, 200))] for c in range(9)}
     owners = {c: server(client, talk) for c, talk in talks.items()}
@@ -100,7 +98,7 @@ def test_a_dead_servers_prefixes_find_a_new_home(start):
 @pytest.mark.parametrize("order", ["model first", "model last"])
 def test_sessions_under_one_system_prompt_spread_and_stay(start, order):
     """200 sessions, one 8 KB system prompt, four servers."""
-    kvpin = start.kvpin(start.sims(4), *prefix(), *FOREVER, log_requests=False)
+    kvpin = start.kvpin(start.sims(4), *prefix(), *NO_CHECKS, log_requests=False)
     system = message("system", words("system", 910)[:8192])
     owners = {}
 
@@ -133,7 +131,7 @@ def test_sessions_under_one_system_prompt_spread_and_stay(start, order):
 
 def test_without_the_cure_they_collapse(start):
     """The same traffic where shared windows count: it is the cure that spreads it."""
-    kvpin = start.kvpin(start.sims(4), *prefix(common=0), *FOREVER, log_requests=False)
+    kvpin = start.kvpin(start.sims(4), *prefix(common=0), *NO_CHECKS, log_requests=False)
     client = start.client(kvpin)
     system = message("system", words("system", 910)[:8192])
     assert len({server(client, [system, message("user", words(s, 60))]) for s in range(30)}) == 1
@@ -141,7 +139,7 @@ def test_without_the_cure_they_collapse(start):
 
 def test_a_session_key_outranks_the_prefix(start):
     kvpin = start.kvpin(start.sims(2), "--session-key", "header=X-Session-Id", *prefix(),
-                        *FOREVER)
+                        *NO_CHECKS)
     client = start.client(kvpin)
     talk = [message("user", words("t", 200))]
     owner = server(client, talk)
@@ -152,7 +150,7 @@ def test_a_session_key_outranks_the_prefix(start):
 
 
 def test_volatile_tails_and_content_parts_do_not_change_the_head(start):
-    kvpin = start.kvpin(start.sims(4), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
     text = words("parts", 200)
     owner = server(client, [message("user", text)], temperature=0.1)
@@ -165,7 +163,7 @@ def test_volatile_tails_and_content_parts_do_not_change_the_head(start):
 
 
 def test_prompts_of_completions_are_taken_as_they_are(start):
-    kvpin = start.kvpin(start.sims(4), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
 
     def complete(prompt):
@@ -185,7 +183,7 @@ def test_prompts_of_completions_are_taken_as_they_are(start):
 
 def test_the_load_guard_moves_a_burst_and_counts_it(start):
     """One hot head, many at once: the owner is not stacked while others idle."""
-    kvpin = start.kvpin(start.sims(4, prefill="2000/s", slots=16), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4, prefill="2000/s", slots=16), *prefix(), *NO_CHECKS)
     talk = [message("user", words("burst", 300))]
     owner = server(start.client(kvpin), talk)
     seen, failed = [], []
@@ -214,7 +212,7 @@ def test_a_reload_switches_prefixes_on(start, tmp_path):
     sims = start.sims(2)
     config = tmp_path / "kvpin.yaml"
     config.write_text("affinity: {keys: [{header: X-Session-Id}]}\n")
-    kvpin = start.kvpin(sims, "--config", str(config), *FOREVER)
+    kvpin = start.kvpin(sims, "--config", str(config), *NO_CHECKS)
     client = start.client(kvpin)
     talk = [message("user", words("t", 200))]
     assert {server(client, talk) for _ in range(4)} == {"gpu0", "gpu1"}
@@ -227,7 +225,7 @@ def test_a_reload_switches_prefixes_on(start, tmp_path):
 
 def test_long_bodies_whose_model_comes_last_still_match(start):
     """The head that is looked at ends before the model: the unsalted chain finds it."""
-    kvpin = start.kvpin(start.sims(4, ctx=1000000), *prefix(), *FOREVER)
+    kvpin = start.kvpin(start.sims(4, ctx=1000000), *prefix(), *NO_CHECKS)
     client = start.client(kvpin)
     history = [message("user", words("long", 900))]
     owner, answer = chat(client, history)

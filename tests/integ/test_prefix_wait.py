@@ -2,47 +2,23 @@
 """Prompts without a session under prefer_owning_slot_with_wait: they wait for the full server that
 holds their head, where that costs less than a prefill elsewhere."""
 import json
-import subprocess
-import threading
-import time
 
-from harness import KVPIN, Client
-from steer_help import wait_until
+from harness import Client, wait_until
+from slots_help import Turn, backends, explain, pair
+from test_keys import VERIFY
 from test_prefix import prefix, words
-from test_slots import backends, pair
 
 WAIT = ("--busy", "prefer_owning_slot_with_wait")
 
 
-class Ask(threading.Thread):
-    """One streamed chat request without a session."""
+class Ask(Turn):
+    """One streamed chat request without a session; done() tells who served it."""
 
     def __init__(self, kvpin, prompt, tokens=2):
-        super().__init__()
-        self.client = Client(kvpin.addr, 20)
-        self.body = json.dumps({"model": "m", "stream": True, "max_tokens": tokens,
-                                "messages": [{"role": "user", "content": prompt}]}).encode()
-        self.start()
-
-    def run(self):
-        self.begun = time.monotonic()
-        self.status, self.fields, self.answer = self.client.request(
-            "POST", "/v1/chat/completions", {"Content-Type": "application/json", "x-sim-verify": "1"},
-            self.body)
-        self.ended = time.monotonic()
-        self.client.close()
+        super().__init__(kvpin, None, tokens=tokens, prompt=prompt, headers=VERIFY, model="m")
 
     def done(self, status=200):
-        self.join(20)
-        assert self.status == status, (self.status, self.answer[:300])
-        return self.fields.get("x-sim-server")
-
-
-def latest(kvpin):
-    out = subprocess.run([KVPIN, "explain", "--last", "1", "--json", "--control", kvpin.control],
-                         capture_output=True, text=True, timeout=20)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout)["decisions"][0]
+        return super().done(status).fields.get("x-sim-server")
 
 
 def occupied(kvpin, prompt, tokens):
@@ -63,7 +39,7 @@ def test_a_long_prompt_waits_and_a_short_one_goes(start):
     assert where == home
     retry = Ask(kvpin, long)
     wait_until(lambda: backends(kvpin)[home]["waiting"] == 1)
-    told = latest(kvpin)
+    told = explain(kvpin)[0]
     assert (told["reason"], told["guard"], told["backend"]) == ("prefix", "wait", home), told
     assert told["stay_ms"] <= told["go_ms"]
     assert retry.done() == home
@@ -78,7 +54,7 @@ def test_a_long_prompt_waits_and_a_short_one_goes(start):
     assert Ask(kvpin, short).done() != first
     assert busy.is_alive()
     busy.done()
-    told = latest(kvpin)
+    told = explain(kvpin)[0]
     assert (told["reason"], told["guard"]) == ("prefix_guarded", "spill"), told
     metrics = kvpin.metrics()
     assert metrics[f'kvpin_forced_disturb_total{{backend="{first}"}}'] == 1
@@ -100,9 +76,7 @@ def test_prompts_that_wait_are_served_in_order_and_said_once(start):
     ended = [one.ended for one in waiting]
     assert ended == sorted(ended)
     assert len(kvpin.wait_requests(before + 5)) == before + 5
-    out = subprocess.run([KVPIN, "explain", "--last", "20", "--json", "--control", kvpin.control],
-                         capture_output=True, text=True, timeout=20)
-    said = [d["guard"] for d in json.loads(out.stdout)["decisions"]]
+    said = [told["guard"] for told in explain(kvpin, last=20)]
     assert said.count("wait") == 4, said
 
 
@@ -137,6 +111,6 @@ def test_the_end_of_a_wait_is_said(start):
     late.done(504)
     assert 0.29 <= late.ended - late.begun < 2
     assert json.loads(late.answer)["error"]["code"] == "queue_timeout"
-    assert latest(kvpin)["backend"] == home
+    assert explain(kvpin)[0]["backend"] == home
     busy.done()
     other.done()

@@ -6,9 +6,7 @@ import signal
 
 import pytest
 
-from harness import Client
-
-NO_CHECKS = ("--health-interval", "off")
+from harness import NO_CHECKS, Client
 
 
 class Restarts:

@@ -7,7 +7,7 @@ import pytest
 
 from harness import KVPIN, wait_until
 from rawserver import reply
-from test_slots import backends, explain, run
+from slots_help import backends, explain, run
 
 PREFILL = 4000  # tokens a second: a cold prefill of these prompts takes 0.2 s, noise does not
 # No check comes between the kill and the restart.

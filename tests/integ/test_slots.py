@@ -2,82 +2,12 @@
 """Slots: they are known, they are kept to, and a request that finds none waits or moves, by what
 either costs. Simulated servers with a prefix cache per slot, in real time."""
 import json
-import subprocess
-import threading
 import time
 
 import pytest
 
-from harness import KVPIN, Client
-from steer_help import NO_CHECKS, wait_until
-
-PREFILL = 20000  # tokens a second
-DECODE = 200
-
-
-class Turn(threading.Thread):
-    """One streamed chat request of a session, on a connection of its own or on `client`."""
-
-    def __init__(self, kvpin, session, words=20, tokens=2, client=None, timeout=20.0):
-        super().__init__()
-        self.session, self.timeout = session, timeout
-        self.client = client or Client(kvpin.addr, timeout)
-        self.keep = client is not None
-        # The first word makes each session's prompt its own.
-        self.body = json.dumps({"stream": True, "max_tokens": tokens, "messages": [
-            {"role": "user", "content": f"{session} " + "word " * words}]}).encode()
-        self.begun = time.monotonic()
-        self.start()
-
-    def run(self):
-        headers = {"Content-Type": "application/json"}
-        if self.session:
-            headers["X-Session-Id"] = self.session
-        try:
-            self.status, self.fields, self.answer = self.client.request(
-                "POST", "/v1/chat/completions", headers, self.body)
-        except (EOFError, OSError) as error:
-            self.status = error
-        self.took = time.monotonic() - self.begun
-        if not self.keep:
-            self.client.close()
-
-    def done(self, status=200):
-        self.join(self.timeout)
-        assert self.status == status, (self.status, getattr(self, "answer", b"")[:300])
-        return self
-
-
-def run(kvpin, session, **options):
-    return Turn(kvpin, session, **options).done()
-
-
-def backends(kvpin):
-    return {row["name"]: row for row in kvpin.status("backends")["backends"]}
-
-
-def owner(kvpin, key):
-    last = explain(kvpin, key)
-    return last[0]["backend"]
-
-
-def explain(kvpin, key, last=1):
-    out = subprocess.run([KVPIN, "explain", "--session", key, "--last", str(last), "--json",
-                          "--control", kvpin.control], capture_output=True, text=True, timeout=20)
-    assert out.returncode == 0, out.stderr
-    return json.loads(out.stdout)["decisions"]
-
-
-def pair(start, slots=1, known=True, servers=2, args=(), **options):
-    options = {"prefill_tps": PREFILL, "decode_tps": DECODE, "slots": slots, **options}
-    sims = [start.sim(f"gpu{i}", **options) for i in range(servers)]
-    tail = f",slots={slots}" if known is True else f",slots={known}" if known else ""
-    kvpin = start.kvpin([f"{s.name}={s.text}{tail}" for s in sims], *NO_CHECKS, *args)
-    return sims, kvpin
-
-
-def stats(sims):
-    return {sim.name: sim.get("/stats") for sim in sims}
+from harness import Client, wait_until
+from slots_help import DECODE, PREFILL, Turn, backends, explain, kvpin_pin, owner, pair, run, stats
 
 
 def test_the_servers_slots_are_asked_for(start):
@@ -134,13 +64,6 @@ def test_prime_occupy_retry(start, policy):
     assert metrics[f'kvpin_slot_waits_total{{backend="{home}"}}'] == 1
 
 
-def kvpin_pin(kvpin, key, name):
-    out = subprocess.run([KVPIN, "pin", key, name, "--control", kvpin.control],
-                         capture_output=True, text=True, timeout=20)
-    assert out.returncode == 0, out.stderr
-    return out.stdout
-
-
 def test_with_free_slots_no_session_ever_moves(start):
     """Eight sessions on two servers of four slots, one turn each at a time, all at once."""
     sims, kvpin = pair(start, slots=4, prefill_tps=100000)
@@ -178,7 +101,7 @@ def test_those_who_wait_are_served_in_order(start):
     for i in range(6):
         turns.append(Turn(kvpin, f"s{i}", tokens=2))
         wait_until(lambda: backends(kvpin)["gpu0"]["waiting"] == i + 1)
-    ended = [turn.done().begun + turn.took for turn in turns]
+    ended = [turn.done().ended for turn in turns]
     first.done()
     assert ended == sorted(ended)
 
@@ -276,7 +199,7 @@ def test_a_server_that_dies_sends_those_who_wait_elsewhere(start):
 def test_turns_are_classed_by_their_prefill_time(start):
     """Warm while the server keeps its cache; cold when it lost it without a word, and a streak of
     that shows."""
-    sims, kvpin = pair(start, servers=1, known=False, slots=1, prefill_tps=4000)
+    sims, kvpin = pair(start, servers=1, known=False, slots=1, prefill_tps=1600)
     for _ in range(3):
         run(kvpin, "a", words=800)
     row = kvpin.status("sessions")["sessions"][0]
@@ -367,7 +290,7 @@ def test_the_kernel_never_takes_a_slot_twice(start, kernel):
 
 @pytest.mark.steer_only
 def test_steered_turns_are_explained_and_classed(start, kernel):
-    sim = start.sim("gpu0", "uvicorn", slots=1, decode_tps=DECODE, prefill_tps=4000)
+    sim = start.sim("gpu0", "uvicorn", slots=1, decode_tps=DECODE, prefill_tps=1600)
     look = kernel([f"gpu0={sim.text},slots=1"])
     kvpin = look.kvpin
     client = Client(kvpin.addr)

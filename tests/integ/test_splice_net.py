@@ -50,16 +50,19 @@ def topology(rig, start, splices, where, family, wire=None, options=(), tunnels=
     if server:
         sims = [server.sim(start, f"gpu{i}", family=family) for i in range(2)]
     else:
-        sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
+        with netrig.inside(rig.home):
+            sims = [start.sim(f"gpu{i}", "uvicorn", listen=near) for i in range(2)]
     listen = f"{client.kvpin[family]}:0" if client else near
-    splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
+    with netrig.inside(rig.home):
+        splice = splices(sims, *options, listen=listen, checks=("--health-interval", "off"))
 
     def connect(**options):
         if client:
             one = client.client(splice.kvpin, family, **options)
         else:
-            one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
-                                         splice.kvpin.addr[1]), **options)
+            with netrig.inside(rig.home):
+                one = netrig.harness.Client((near.rpartition(":")[0].strip("[]"),
+                                             splice.kvpin.addr[1]), **options)
         start.clients.append(one)
         return one
     return splice, connect
@@ -159,6 +162,43 @@ def test_a_successor_leaves_the_streams_of_a_dead_daemon_alone(rig, start, splic
     dying.kvpin.unpin()
 
 
+FIREWALL = """
+table inet guard {
+  counter bad_in { }
+  counter bad_out { }
+  chain input {
+    type filter hook input priority 0; policy drop;
+    iif "lo" accept
+    ct state invalid counter name bad_in drop
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    ct state new accept
+  }
+  chain output {
+    type filter hook output priority 0; policy accept;
+    oif "lo" accept
+    ct state invalid counter name bad_out drop
+  }
+  chain source {
+    type nat hook postrouting priority 100;
+    oif != "lo" masquerade
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_a_firewall_that_looks_at_sequence_numbers(rig, start, splices, where, family):
+    """Connection tracking sees only what the daemon's sockets would have sent and got, but on lo,
+    which a firewall accepts first (README)."""
+    rig.move(FIREWALL)
+    splice, connect = topology(rig, start, splices, where, family)
+    use(connect(), family, 60)
+    assert splice.taken() >= 50, splice.status()
+    assert rig.counters() == {"bad_in": 0, "bad_out": 0}
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("where", ["client", "both"])
 def test_a_client_on_another_host_that_leaves(rig, start, splices, where, how):
@@ -170,6 +210,21 @@ def test_a_client_on_another_host_that_leaves(rig, start, splices, where, how):
         splice.wait_running()
         client.sock.close() if how == "close" else client.reset()
         splice.wait_idle()
+
+
+def test_segments_that_the_host_itself_drops_end_no_splicing(rig, start, splices):
+    """TCP has counted them as sent all the same."""
+    peer = rig.peer("c")
+    netrig.narrow(peer.device)
+    splice = splices(start.sims(1, "uvicorn"), "--splice-body", "100MB",
+                     listen=f"{peer.kvpin[4]}:0")
+    client = peer.client(splice.kvpin)
+    start.clients.append(client)
+    client.send(request("/bytes/2000000", "s"))
+    same(client.answer()[2], pattern(2000000))
+    assert netrig.dropped(peer.device) > 100 and not splice.taken()
+    use(client, 4, 20)
+    assert splice.taken() >= 15, splice.status()
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from harness import BUILD, LOAD, Client, pattern
 from steer_help import (ENTERS_AFTER, NO_CHECKS, Kernel, ask_to_enter, request, steered_client,
-                        tcp_orphaned, wait_until, warnings)
+                        tcp_leaked, wait_until, warnings)
 
 pytestmark = [pytest.mark.steer_only, pytest.mark.slow]
 CHURN = os.path.join(BUILD, "tests", "kvpin-churn")
@@ -96,7 +96,7 @@ def test_connections_of_all_ends_leave_nothing_behind(start):
     steered_client(start, steer, "s").close()
     wait_until(lambda: kvpin.status()["connections"] == 0)
     time.sleep(0.05)
-    fds, orphans, told = kvpin.fds(), tcp_orphaned(), warnings()
+    fds, leaked, told = kvpin.fds(), tcp_leaked(), set(warnings())
 
     done = threading.Event()
     killer = threading.Thread(target=killed_clients, args=(steer, done))
@@ -143,9 +143,10 @@ def test_connections_of_all_ends_leave_nothing_behind(start):
     for sim in sims:
         wait_until(lambda: sim.get("/stats")["connections_open"] <= 1)  # pylint: disable=W0640
     # Others on this machine open and close sockets too; a leak stays.
-    wait_until(lambda: tcp_orphaned() <= orphans + 20, 10,
-               lambda: f"TCP alloc - inuse: {tcp_orphaned()}, was {orphans}")
-    assert warnings() == told
+    wait_until(lambda: tcp_leaked() <= leaked + 20, 30,
+               lambda: f"TCP sockets leaked: {tcp_leaked()}, was {leaked}")
+    print("leaked", tcp_leaked(), "before", leaked)
+    assert not set(warnings()) - told
 
 
 def test_a_server_that_churns_leaves_nothing_behind(start):
@@ -158,7 +159,7 @@ def test_a_server_that_churns_leaves_nothing_behind(start):
     steered_client(start, steer, "s").close()
     wait_until(lambda: steer.kvpin.status()["connections"] == 0)
     time.sleep(0.05)
-    fds, orphans = steer.kvpin.fds(), tcp_orphaned()
+    fds, leaked = steer.kvpin.fds(), tcp_leaked()
     stop, wrong = threading.Event(), []
 
     def run(index):
@@ -200,4 +201,4 @@ def test_a_server_that_churns_leaves_nothing_behind(start):
     wait_until(lambda: steer.kvpin.fds() <= fds, 5)
     assert sorted(steer.free_holds()) == list(range(256))
     steer.close()
-    wait_until(lambda: tcp_orphaned() <= orphans + 20, 10)
+    wait_until(lambda: tcp_leaked() <= leaked + 20, 30)

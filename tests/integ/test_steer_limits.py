@@ -4,6 +4,7 @@ counted reason."""
 import contextlib
 import glob
 import os
+import signal
 import threading
 import time
 
@@ -12,8 +13,9 @@ import xxhash
 
 from harness import BUILD, pattern
 from rawserver import reply
-from steer_help import (ENTERS_AFTER, REDIRECT, VERIFY, answer_of, ask_to_enter, frozen,
-                        mem_available_kib, owners, request, small_client, steered_client, wait_until)
+from steer_help import (CHUNKED, ENTERS_AFTER, REDIRECT, VERIFY, Script, answer_of, ask_to_enter,
+                        frozen, mem_available_kib, owners, request, small_client, steered_client,
+                        wait_until)
 
 pytestmark = pytest.mark.steer_only
 MIB = 1 << 20
@@ -315,6 +317,49 @@ def test_without_a_free_hold_the_relay_serves(start, kernel):
         client.close()
     steer.wait_idle()
     assert steer.free_holds() == [0]
+
+
+# ---- taken back in the middle
+
+
+@pytest.mark.parametrize("why", ["pipelines", "half-closes", "drain"])
+def test_an_answer_taken_back_from_a_client_that_does_not_read_is_held_back(start, kernel, why):
+    """While the kernel's queue towards the client drains, the server goes on: it must meet a full
+    socket, not fill the ring, which has no back-pressure."""
+    part = b"%x\r\n" % 30000 + pattern(30000) + b"\r\n"
+    sent = []
+
+    def then(script, conn, got):
+        conn.send(CHUNKED)
+        for i in range(400):
+            if i == 200:  # more than all of kvpin's and the client's buffers take
+                script.done.set()
+                script.go.wait(10)
+            conn.send(part)
+            sent.append(i)
+        conn.send(b"0\r\n\r\n")
+
+    script = Script(then)
+    steer = kernel([start.raw(script)], "--workers", "1", "--steer-budget", "8MB",
+                   "--steer-ring", "16MiB", "--drain", "20s")
+    client = small_client(start, steer)
+    steered_client(start, steer, "s", client=client)
+    client.send(request("/big", "s"))
+    assert script.done.wait(10)
+    wait_until(lambda: steer.total("bytes_down") > 200 * 30000)
+    if why == "pipelines":
+        client.send(request("/json", "s"))
+    elif why == "half-closes":
+        client.half_close()
+    else:
+        steer.kvpin.kill(signal.SIGTERM)
+    wait_until(lambda: steer.armed() == 0)
+    script.go.set()
+    wait_until(lambda: len(sent) >= 240)  # 1.2 MB
+    assert client.head()[0] == 200
+    assert [len(chunk) for chunk in client.chunks() if chunk == pattern(30000)] == [30000] * 400
+    if why == "pipelines":
+        assert client.answer()[2] == b"raw0"
 
 
 # ---- gone

@@ -5,7 +5,7 @@ import signal
 import subprocess
 
 from harness import KVPIN
-from test_slots import backends, owner, pair, run
+from slots_help import backends, owner, pair, run
 
 
 def top(kvpin, *args):

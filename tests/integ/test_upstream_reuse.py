@@ -151,9 +151,9 @@ def assert_raced(kvpin, requests):
 
 @pytest.mark.parametrize("manner", ["llama", "uvicorn"])
 def test_idle_closes_that_race_with_requests_lose_none(start, servers, manner):
-    sims = servers(manner, idle_ms=40, keepalive_max=100000)
+    sims = servers(manner, idle_ms=100, keepalive_max=100000)
     kvpin = start.kvpin(sims, log_requests=False)
-    sent = race(kvpin, 100, 40, 0.040)
+    sent = race(kvpin, 100, 40, 0.100)
     assert sum(sent.values()) == 4000
     assert_raced(kvpin, 4000)
     for path, count in sent.items():

@@ -74,7 +74,7 @@ byte copied; /* copied_seq, as far as recv() got before the first verdict */
 byte losses = LOSSES;
 bool lost = false; /* config.ring_full */
 bool resort = false; /* the documented exception: passed because the ring was full */
-bool owned = false; /* the relay has S, whose redirecting has ended */
+bool owned = false; /* the daemon has S: taken back, its redirecting has ended */
 
 chan ring = [BYTES * 2] of { mtype, byte, byte };
 chan tcpq = [BYTES] of { byte, byte }; /* sk_receive_queue */
@@ -547,6 +547,10 @@ relay:	/* recv() from S, send() to T, as much as T takes */
 	:: else
 	fi;
 #endif
+#ifndef MUTANT_MAY_LEAVE_LATE
+	may_leave = true;
+#endif
+	owned = true;
 	/* steer_reclaim_poll(), then steer_resume() */
 #if defined(MUTANT_QUEUE_LOOKS_EMPTY)
 	!BEHIND && empty(t_queue);
@@ -559,7 +563,7 @@ relay:	/* recv() from S, send() to T, as much as T takes */
 #endif
 	d_step { current = running; running = false }
 	may_leave = true;
-	atomic { owned = true; seen = 0; ok = false; within = false; mine = false }
+	atomic { seen = 0; ok = false; within = false; mine = false }
 	steer_recv(); /* conn_on_steered() */
 	goto relay;
 done:	skip

@@ -3,7 +3,7 @@
 """An independent decide(): written from the comments in user/core/decide.h,
 user/core/decide_prefix.h and include/kvpin_key.h, not from the C code, with fractions where C multiplies crosswise.
 
-Prints random cases with their expected decisions, one a line; tests/unit/test_decide.c reads them
+Prints random cases with their expected decisions, one a line; tests/unit/test_decide_oracle.c reads them
 and compares. Never looks at the C code's answers.
 
 Usage: decide_oracle.py SEED NR_CASES     exit 77: python3-xxhash is not there

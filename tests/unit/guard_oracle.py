@@ -3,7 +3,7 @@
 """An independent guard: written from the comments in user/core/guard.h and user/core/decide.h, not
 from the C code, with whole numbers of any size where C saturates.
 
-Prints random cases with what is expected, one a line; tests/unit/test_guard.c reads them and
+Prints random cases with what is expected, one a line; tests/unit/test_guard_oracle.c reads them and
 compares. Never looks at the C code's answers.
 
 Usage: guard_oracle.py SEED NR_CASES     exit 77: python3-xxhash is not there

@@ -521,7 +521,7 @@ static void checks_are_spread_over_the_interval(void **state)
 		/* The first comes at once, and an interval lies between the later ones. */
 		a = atomic_load(&w.server[i].stamp_ms[1]);
 		b = atomic_load(&w.server[i].stamp_ms[2]);
-		assert_in_range(b - a, 350, 500);
+		assert_in_range(b - a, 350, 1000);
 		for (int k = 0; k < i; k++) {
 			gap = atomic_load(&w.server[k].stamp_ms[2]) + 4000 - b;
 			assert_false(gap > 3975 && gap < 4025);

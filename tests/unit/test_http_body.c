@@ -10,6 +10,7 @@
 
 #include "body_cases.h"
 #include "guarded.h"
+#include "http_span.h"
 
 #define CUT_BYTES_MAX 1200
 #define CASES_NR      (sizeof(body_cases) / sizeof(body_cases[0]) + BODY_CASES_BUILT)
@@ -17,11 +18,6 @@
 static struct kvpin_names names;
 static struct guarded memory;
 static struct http_case cases[CASES_NR];
-
-struct span {
-	const struct http_case *first;
-	uint32_t nr;
-};
 
 /* Walks bytes [from, to) from a copy against the rear guard, until the message ends. */
 static uint64_t walk(struct kvpin_body *b, const struct http_case *c, uint32_t from, uint32_t to)
@@ -72,15 +68,6 @@ static void run_case(const struct http_case *c)
 		assert_memory_equal(&b, &whole, sizeof(b));
 	}
 	assert_int_equal(walk(&b, c, 0, 0), 0);
-}
-
-static void run_span(void **state)
-{
-	const struct span *span = *state;
-	uint32_t i;
-
-	for (i = 0; i < span->nr; i++)
-		run_case(&span->first[i]);
 }
 
 static void every_error_of_a_body_has_a_case(void **state)
@@ -161,8 +148,8 @@ static void framing_between_chunks_is_taken_as_byte_by_byte(void **state)
 int main(void)
 {
 	static struct CMUnitTest tests[CASES_NR + 8];
-	static struct span spans[CASES_NR];
-	uint32_t i, nr = 0, fixed;
+	static struct http_span spans[CASES_NR];
+	uint32_t nr, fixed;
 	const struct CMUnitTest others[] = {
 		cmocka_unit_test(every_error_of_a_body_has_a_case),
 		cmocka_unit_test(a_close_ends_only_what_lasts_until_the_close),
@@ -176,15 +163,7 @@ int main(void)
 	http_case_names(&names);
 	if (guarded_init(&memory))
 		return 1;
-	for (i = 0; i < CASES_NR; i++) {
-		if (nr && !strcmp(tests[nr - 1].name, cases[i].name)) {
-			spans[nr - 1].nr++;
-			continue;
-		}
-		spans[nr] = (struct span){&cases[i], 1};
-		tests[nr] = (struct CMUnitTest){cases[i].name, run_span, NULL, NULL, &spans[nr]};
-		nr++;
-	}
+	nr = http_span_tests(tests, spans, cases, CASES_NR, run_case);
 	for (fixed = 0; fixed < sizeof(others) / sizeof(others[0]); fixed++)
 		tests[nr++] = others[fixed];
 	return _cmocka_run_group_tests("http_body", tests, nr, NULL, NULL);

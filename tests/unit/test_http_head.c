@@ -10,6 +10,7 @@
 
 #include "guarded.h"
 #include "head_cases.h"
+#include "http_span.h"
 
 /* Longer inputs are not cut everywhere: the test would take minutes and tell nothing new. */
 #define CUT_BYTES_MAX 1200
@@ -19,11 +20,6 @@
 static struct kvpin_names names;
 static struct guarded memory;
 static struct http_case cases[CASES_NR];
-
-struct span {
-	const struct http_case *first;
-	uint32_t nr;
-};
 
 static void expect(const struct http_case *c, const struct kvpin_head *h, int step)
 {
@@ -95,15 +91,6 @@ static void run_case(const struct http_case *c)
 					 c->len);
 		expect_same(c, &h, &whole, cut);
 	}
-}
-
-static void run_span(void **state)
-{
-	const struct span *span = *state;
-	uint32_t i;
-
-	for (i = 0; i < span->nr; i++)
-		run_case(&span->first[i]);
 }
 
 static void every_error_of_a_head_has_a_case(void **state)
@@ -245,8 +232,8 @@ static void a_finished_head_stays_finished(void **state)
 int main(void)
 {
 	static struct CMUnitTest tests[CASES_NR + 8];
-	static struct span spans[CASES_NR];
-	uint32_t i, nr = 0, fixed;
+	static struct http_span spans[CASES_NR];
+	uint32_t nr, fixed;
 	const struct CMUnitTest others[] = {
 		cmocka_unit_test(every_error_of_a_head_has_a_case),
 		cmocka_unit_test(every_byte_in_every_place_is_judged_alike_however_it_is_cut),
@@ -261,15 +248,7 @@ int main(void)
 	http_case_names(&names);
 	if (guarded_init(&memory))
 		return 1;
-	for (i = 0; i < CASES_NR; i++) {
-		if (nr && !strcmp(tests[nr - 1].name, cases[i].name)) {
-			spans[nr - 1].nr++;
-			continue;
-		}
-		spans[nr] = (struct span){&cases[i], 1};
-		tests[nr] = (struct CMUnitTest){cases[i].name, run_span, NULL, NULL, &spans[nr]};
-		nr++;
-	}
+	nr = http_span_tests(tests, spans, cases, CASES_NR, run_case);
 	for (fixed = 0; fixed < sizeof(others) / sizeof(others[0]); fixed++)
 		tests[nr++] = others[fixed];
 	/* The group's count is taken from the array's size, so the call is spelled out. */

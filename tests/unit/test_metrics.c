@@ -1,57 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * The exporter: its page against counters set by hand, promtool's opinion of the page, and the
- * HTTP side over loopback. The balancer is a fake.
- */
+/* The exporter's page against counters set by hand, and promtool's opinion of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <cmocka.h>
-#include <curl/curl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include <cmocka.h>
 
-#include "core/decide.h"
-#include "fake_balancer.h"
-#include "ops/metrics.h"
-
-static struct metrics_kernel kernel; /* what the programs would have counted */
-
-uint64_t balancer_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-static void apply(void)
-{
-	metrics_base_set(&w.base, &w.b, &kernel);
-	assert_int_equal(backend_table_apply(&w.b.backends, &w.c, w.b.sessions, 1000), 0);
-}
-
-static int setup(void **state)
-{
-	world_init(1000, 60000);
-	memset(&kernel, 0, sizeof(kernel));
-	config_add("gpu0", "127.0.0.1:8081");
-	config_add("gpu1", "127.0.0.1:8082");
-	apply();
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	world_fini();
-	return 0;
-}
+#include "metrics_case.h"
 
 /* The page, to be freed. */
 static char *render(void)
@@ -77,60 +36,6 @@ static uint64_t requests(uint32_t slot, enum stat_path path)
 	n = metrics_requests(sum, slot, path);
 	test_free(sum);
 	return n;
-}
-
-static unsigned int count(const char *text, const char *what)
-{
-	unsigned int n = 0;
-
-	for (const char *s = text; (s = strstr(s, what)); s++)
-		n++;
-	return n;
-}
-
-static void assert_line(const char *page, const char *line)
-{
-	char needle[512];
-
-	snprintf(needle, sizeof(needle), "\n%s\n", line);
-	if (!strstr(page, needle))
-		fail_msg("missing: %s\nin\n%s", line, page);
-}
-
-static void fill(void)
-{
-	struct backend_stats *s0 = &w.stats[0].backend[0], *s1 = &w.stats[1].backend[0];
-	struct session_txn txn;
-
-	stat_add(&s0->requests[STAT_PATH_RELAY][OUTCOME_OK], 40);
-	stat_add(&s1->requests[STAT_PATH_RELAY][OUTCOME_OK], 2);
-	stat_add(&s1->requests[STAT_PATH_RELAY][OUTCOME_TRUNCATED], 1);
-	stat_add(&w.stats[1].backend[STAT_NO_BACKEND].requests[STAT_PATH_RELAY][OUTCOME_NO_SERVER],
-		 3);
-	stat_add(&s0->bytes_up[STAT_PATH_RELAY], 1000);
-	stat_add(&s0->bytes_down[STAT_PATH_RELAY], 5000000000);
-	stat_add(&s1->connects, 7);
-	stat_add(&s1->reuses, 35);
-	stat_add(&s0->resends, 1);
-	hist_add(&s0->ttft[TURN_FIRST], &hist_ttft_bounds, 4000000);
-	hist_add(&s1->ttft[TURN_FIRST], &hist_ttft_bounds, 7000000);
-	hist_add(&s1->ttft[TURN_FIRST], &hist_ttft_bounds, 500000000000);
-	hist_add(&s1->token_gap, &hist_token_gap_bounds, 30000000);
-	stat_add(&w.stats[0].moves[DECIDE_MOVED_DOWN], 5);
-	stat_add(&w.stats[0].moves[DECIDE_PINNED], 99);
-	stat_add(&w.stats[0].keyless[MISSING_BALANCE], 11);
-	stat_add(&w.stats[1].long_keys, 12);
-	stat_add(&w.stats[1].repeated_keys, 13);
-	stat_add(&w.stats[0].http_errors[KVPIN_HTTP_BARE_LF], 14);
-	stat_add(&w.stats[0].accepted, 15);
-	stat_add(&w.stats[1].accepted, 15);
-	stat_add(&w.stats[1].accept_pauses, 16);
-	atomic_store(&w.b.connections, 17);
-	atomic_store(&w.b.reloads, 18);
-	w.b.backends.slot[0].shared->inflight = 3;
-	backend_report_failure(&w.b.backends, &w.b.backends.slot[1], BACKEND_CAUSE_REFUSED, 2000);
-	session_begin(w.b.sessions, 77, 1000, &txn);
-	session_commit(&txn, 0);
 }
 
 static void sums_all_workers(void **state)
@@ -456,197 +361,6 @@ static void promtool_accepts_the_page(void **state)
 	assert_int_equal(rc, 0);
 }
 
-struct answer {
-	long status;
-	char *body;
-	char type[128];
-};
-
-static size_t collect(char *data, size_t size, size_t nr, void *arg)
-{
-	struct answer *a = arg;
-	size_t len = a->body ? strlen(a->body) : 0;
-
-	a->body = realloc(a->body, len + nr + 1);
-	memcpy(a->body + len, data, nr);
-	a->body[len + nr] = '\0';
-	return nr;
-}
-
-static struct answer ask(const struct metrics *m, const char *method, const char *path)
-{
-	char url[256], text[ADDR_TEXT_MAX], *type = NULL;
-	struct addr addr = metrics_addr(m);
-	CURL *easy = curl_easy_init();
-	struct answer a = {0};
-
-	snprintf(url, sizeof(url), "http://%s%s", addr_format(&addr, text), path);
-	curl_easy_setopt(easy, CURLOPT_URL, url);
-	curl_easy_setopt(easy, CURLOPT_PROXY, "");
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 5000L);
-	if (!strcmp(method, "HEAD"))
-		curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
-	else
-		curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method);
-	if (!strcmp(method, "POST"))
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, "some=thing");
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, collect);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &a);
-	assert_int_equal(curl_easy_perform(easy), CURLE_OK);
-	curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &a.status);
-	curl_easy_getinfo(easy, CURLINFO_CONTENT_TYPE, &type);
-	snprintf(a.type, sizeof(a.type), "%s", type ? type : "");
-	curl_easy_cleanup(easy);
-	return a;
-}
-
-static void assert_answer(const struct metrics *m, const char *method, const char *path,
-			  long status, const char *body)
-{
-	struct answer a = ask(m, method, path);
-
-	assert_int_equal(a.status, status);
-	if (body)
-		assert_string_equal(a.body ? a.body : "", body);
-	free(a.body);
-}
-
-static struct metrics *start(const char *address)
-{
-	struct addr addr = addr_of(address);
-	struct metrics *m;
-	char why[256];
-
-	m = metrics_open(&addr, why, sizeof(why));
-	if (!m) {
-		print_message("%s\n", why);
-		return NULL;
-	}
-	assert_int_equal(metrics_serve(m, &w.b, &w.base, &w.lock, why, sizeof(why)), 0);
-	return m;
-}
-
-static void serves_metrics_and_probes(void **state)
-{
-	struct metrics *m = start("127.0.0.1:0");
-	struct answer a;
-
-	assert_non_null(m);
-	fill();
-	a = ask(m, "GET", "/metrics");
-	assert_int_equal(a.status, 200);
-	assert_string_equal(a.type, "text/plain; version=0.0.4; charset=utf-8");
-	assert_line(a.body, "kvpin_backend_up{backend=\"gpu0\"} 1");
-	assert_int_equal(count(a.body, "\nprocess_"), 4);
-	free(a.body);
-	assert_answer(m, "HEAD", "/metrics", 200, "");
-	assert_answer(m, "GET", "/healthz", 200, "ok\n");
-	assert_answer(m, "HEAD", "/healthz", 200, "");
-	assert_answer(m, "GET", "/nothing", 404, NULL);
-	assert_answer(m, "POST", "/metrics", 405, NULL);
-	metrics_stop(m);
-}
-
-static void ready_only_while_a_server_can_take_a_request(void **state)
-{
-	struct metrics *m = start("127.0.0.1:0");
-
-	assert_non_null(m);
-	assert_answer(m, "GET", "/readyz", 200, "ready\n");
-	atomic_store(&w.b.backends.slot[0].weight, 0);
-	assert_answer(m, "GET", "/readyz", 200, "ready\n");
-	atomic_store(&w.b.backends.slot[1].state, BACKEND_DOWN);
-	assert_answer(m, "GET", "/readyz", 503, "no server is up\n");
-	atomic_store(&w.b.backends.slot[0].weight, 1);
-	assert_answer(m, "GET", "/readyz", 200, "ready\n");
-	atomic_store(&w.b.draining, true);
-	assert_answer(m, "GET", "/readyz", 503, "draining\n");
-	assert_answer(m, "GET", "/healthz", 200, NULL);
-	atomic_store(&w.b.draining, false);
-	w.c.nr_backends = 0;
-	apply();
-	assert_answer(m, "GET", "/readyz", 503, "no server is configured\n");
-	metrics_stop(m);
-}
-
-static void serves_over_ipv6(void **state)
-{
-	struct metrics *m = start("[::1]:0");
-
-	if (!m) {
-		print_message("SKIP: no IPv6 loopback\n");
-		skip();
-	}
-	assert_answer(m, "GET", "/healthz", 200, "ok\n");
-	metrics_stop(m);
-}
-
-static void an_address_in_use_is_named(void **state)
-{
-	struct metrics *m = start("127.0.0.1:0");
-	struct addr addr = metrics_addr(m);
-	char why[256], text[ADDR_TEXT_MAX];
-
-	assert_null(metrics_open(&addr, why, sizeof(why)));
-	assert_non_null(strstr(why, addr_format(&addr, text)));
-	assert_non_null(strstr(why, "in use"));
-	metrics_stop(m);
-}
-
-static void a_listener_that_never_served_can_be_stopped(void **state)
-{
-	struct addr addr = addr_of("127.0.0.1:0");
-	char why[256];
-
-	metrics_stop(metrics_open(&addr, why, sizeof(why)));
-}
-
-struct writer {
-	pthread_t thread;
-	struct worker_stats *stats;
-	atomic_bool stop;
-};
-
-static void *write_counters(void *arg)
-{
-	struct writer *writer = arg;
-
-	while (!atomic_load(&writer->stop)) {
-		stat_add(&writer->stats->backend[0].requests[0][OUTCOME_OK], 1);
-		hist_add(&writer->stats->backend[0].ttft[TURN_LATER], &hist_ttft_bounds, 6000000);
-	}
-	return NULL;
-}
-
-/* For ThreadSanitizer: workers count and the main thread reloads while a page is made. */
-static void pages_are_made_while_all_changes(void **state)
-{
-	struct writer writer[WORKERS] = {0};
-	struct metrics *m = start("127.0.0.1:0");
-
-	assert_non_null(m);
-	for (int i = 0; i < WORKERS; i++) {
-		writer[i].stats = &w.stats[i];
-		pthread_create(&writer[i].thread, NULL, write_counters, &writer[i]);
-	}
-	for (int i = 0; i < 20; i++) {
-		assert_answer(m, "GET", "/metrics", 200, NULL);
-		pthread_rwlock_wrlock(&w.lock);
-		w.c.nr_backends = 1;
-		if (i % 2)
-			config_add(i % 4 == 1 ? "gpu1" : "gpu2", "127.0.0.1:8082");
-		apply();
-		pthread_rwlock_unlock(&w.lock);
-	}
-	for (int i = 0; i < WORKERS; i++) {
-		atomic_store(&writer[i].stop, true);
-		pthread_join(writer[i].thread, NULL);
-	}
-	metrics_stop(m);
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -663,12 +377,6 @@ int main(void)
 		TEST(without_the_kernel_there_is_only_the_relay),
 		TEST(no_series_is_there_twice),
 		TEST(promtool_accepts_the_page),
-		TEST(serves_metrics_and_probes),
-		TEST(ready_only_while_a_server_can_take_a_request),
-		TEST(serves_over_ipv6),
-		TEST(an_address_in_use_is_named),
-		TEST(a_listener_that_never_served_can_be_stopped),
-		TEST(pages_are_made_while_all_changes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,40 +5,20 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 #include <cmocka.h>
 
 #include "core/decide.h"
+#include "decide_case.h"
 
-#define NOBODY	   SESSION_NO_BACKEND
 #define TEST(name) cmocka_unit_test_setup(name, begin)
 
-static struct decide_input in;
-static struct kvpin_decision out;
-
-/* A prompt of 50,000 bytes, 60 of whose 64 windows server 0 of two holds. Each has one slot, known
- * to prefill 10,000 bytes a second and to take 4 s for an exchange; server 0's is taken. */
+/* A prompt without a key, 60 of whose 64 windows server 0 holds; its slot is taken. */
 static int begin(void **state)
 {
-	memset(&in, 0, sizeof(in));
-	in.session = 1;
-	in.pin = NOBODY;
+	decide_case_begin(state);
+	decide_case_two_servers();
+	in.keyed = false;
 	in.guard.busy = GUARD_PREFER_OWNER;
-	in.guard.queue = 4;
-	in.guard.context = 50000;
-	in.nr_views = 2;
-	for (uint32_t i = 0; i < 2; i++)
-		in.view[i] = (struct backend_view){
-			.id = i,
-			.state = BACKEND_UP,
-			.weight = 1,
-			.slots = 1,
-			.rate = 10000,
-			.exchange_ms = 4000,
-			.cheapest_ms = GUARD_UNKNOWN,
-			.name_hash = 7 + i,
-			.name = i ? "b" : "a",
-		};
 	in.view[0].inflight = 1;
 	in.prefix.windows = 64;
 	in.prefix.depth[0] = 60;
@@ -48,23 +28,20 @@ static int begin(void **state)
 	return 0;
 }
 
-static void decided(uint32_t backend, enum decide_reason reason, enum guard_verdict guard)
+/* Whoever is not served by the owner is told to have disturbed it. */
+static void assert_waited(uint32_t backend, enum decide_reason reason, enum guard_verdict guard)
 {
-	memset(&out, 0xa5, sizeof(out));
-	decide(&in, &out);
-	assert_string_equal(guard_verdict_names[out.guard], guard_verdict_names[guard]);
-	assert_string_equal(decide_reason_names[out.reason], decide_reason_names[reason]);
-	assert_int_equal(out.backend, backend);
+	assert_decided(backend, reason, guard);
 	assert_int_equal(out.disturbed, reason == DECIDE_PREFIX_GUARDED ? 0 : NOBODY);
 }
 
 static void a_prompt_waits_for_its_owner_where_that_is_cheaper(void **state)
 {
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 	assert_int_equal(out.stay_ms, 4000 + 312); /* 4 of 64 windows are missing: 3,125 bytes */
 	assert_int_equal(out.go_ms, 5000);
 	in.guard.context = 40000;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 	assert_int_equal(out.stay_ms, 4000 + 250);
 	assert_int_equal(out.go_ms, 4000);
 }
@@ -72,72 +49,72 @@ static void a_prompt_waits_for_its_owner_where_that_is_cheaper(void **state)
 static void what_the_other_holds_makes_going_cheaper(void **state)
 {
 	in.prefix.depth[1] = 32;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 	assert_int_equal(out.go_ms, 2500);
 	/* What all share is held there too. */
 	in.prefix.depth[1] = 0;
 	in.prefix.shared = 32;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 	assert_int_equal(out.go_ms, 2500);
 }
 
 static void a_prompt_that_is_held_whole_has_nothing_to_prefill(void **state)
 {
 	in.prefix.depth[0] = 64;
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 	assert_int_equal(out.stay_ms, 4000);
 }
 
 static void a_free_owner_is_not_waited_for(void **state)
 {
 	in.view[0].inflight = 0;
-	decided(0, DECIDE_PREFIX, GUARD_FREE);
+	assert_waited(0, DECIDE_PREFIX, GUARD_FREE);
 }
 
 static void other_policies_go_at_once(void **state)
 {
 	in.guard.busy = GUARD_PREFER_IDLE;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
 }
 
 static void a_cold_prompt_waits_for_nobody_while_there_is_a_free_slot(void **state)
 {
 	in.prefix.depth[0] = 10; /* of 64: below min_match */
-	decided(1, DECIDE_PREFIX_COLD, GUARD_FREE);
+	assert_waited(1, DECIDE_PREFIX_COLD, GUARD_FREE);
 }
 
 static void an_owner_outside_of_the_load_guard_is_not_waited_for(void **state)
 {
 	in.view[0].slots = in.view[0].inflight = 4;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
 	in.prefix.guard_abs = 4;
 	in.prefix.guard_rel = 0;
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 }
 
 static void a_full_queue_is_no_place_to_wait(void **state)
 {
 	in.view[0].queued = in.guard.queue;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_FREE);
 }
 
 static void when_all_are_full_the_owner_is_the_one_to_wait_for(void **state)
 {
 	in.view[1].inflight = 1;
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 	in.view[0].queued = 3; /* the other's queue is shorter, but it would have to prefill */
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 	in.guard.waited = true;
-	decided(0, DECIDE_PREFIX, GUARD_REFUSE);
+	assert_waited(0, DECIDE_PREFIX, GUARD_REFUSE);
 }
 
 static void who_has_waited_goes_where_there_is_room(void **state)
 {
 	in.guard.waited = true;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 	in.guard.waited = false;
 	in.guard.go = true;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 }
 
 static void the_cheapest_moves(void **state)
@@ -145,15 +122,15 @@ static void the_cheapest_moves(void **state)
 	in.guard.context = 40000;
 	in.view[0].queued = 1;
 	in.view[0].cheapest_ms = 100;
-	decided(0, DECIDE_PREFIX, GUARD_DISPLACE);
+	assert_waited(0, DECIDE_PREFIX, GUARD_DISPLACE);
 	in.view[0].cheapest_ms = 4000;
-	decided(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
+	assert_waited(1, DECIDE_PREFIX_GUARDED, GUARD_SPILL);
 }
 
 static void what_is_not_known_is_waited_for(void **state)
 {
 	in.view[0].rate = in.view[1].rate = 0;
-	decided(0, DECIDE_PREFIX, GUARD_WAIT);
+	assert_waited(0, DECIDE_PREFIX, GUARD_WAIT);
 	assert_int_equal(out.go_ms, GUARD_UNKNOWN);
 }
 
@@ -161,7 +138,7 @@ static void a_session_is_not_concerned(void **state)
 {
 	in.keyed = true;
 	in.pin = 0;
-	decided(0, DECIDE_PINNED, GUARD_WAIT);
+	assert_waited(0, DECIDE_PINNED, GUARD_WAIT);
 	assert_int_equal(out.stay_ms, 4000);
 	assert_int_equal(out.go_ms, 5000);
 }

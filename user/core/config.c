@@ -115,9 +115,9 @@ void config_defaults(struct config *c)
 
 	memset(c, 0, sizeof(*c));
 	c->path = PATH_AUTO;
-	c->nr_keys = sizeof(keys) / sizeof(keys[0]);
-	for (i = 0; i < c->nr_keys; i++)
+	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
 		strcpy(c->key[i].name, keys[i]);
+	c->nr_keys = i;
 	strcpy(c->affinity.generate_header, "X-Session-Id");
 	c->affinity.body_bytes = 64 * KIB;
 	config_prefix_defaults(c);

@@ -1,27 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The decision. decide() is pure: it reads only its input and writes only its output. Loads per
- * weight are compared by exact cross multiplication, so that equal shares are equal; only the
- * rendezvous score is a floating-point number.
+ * The decision. decide() is pure: it reads only its input and writes only its output. Here:
+ * what a pin says, what is known of the servers, whether a session leaves a full one; which one is
+ * chosen is decide_choose.c's. Only the rendezvous score is a floating-point number.
  */
 #include "core/decide.h"
 
 #include <math.h>
 #include <xxhash.h>
 
+#include "core/decide_choose.h"
 #include "core/decide_prefix.h"
 
 const char *const decide_reason_names[DECIDE_REASON_NR] = {
 #define DECIDE_X(id, text) [DECIDE_##id] = (text),
 	DECIDE_REASONS(DECIDE_X)
 #undef DECIDE_X
-};
-
-/* The servers among which one request is placed. */
-struct eligible {
-	uint32_t nr;
-	const struct backend_view *view[BACKENDS_MAX];
-	const struct decide_candidate *score[BACKENDS_MAX];
 };
 
 double decide_rendezvous(uint64_t session, uint64_t name_hash, uint32_t weight)
@@ -181,12 +175,6 @@ static void eligible_fill(struct eligible *e, const struct decide_input *in, uin
 	out->nr_candidates = e->nr;
 }
 
-static void eligible_add(struct eligible *to, const struct eligible *from, uint32_t i)
-{
-	to->score[to->nr] = from->score[i];
-	to->view[to->nr++] = from->view[i];
-}
-
 /* Those with a free slot; @but: not this one, or NULL. */
 static void eligible_free(struct eligible *to, const struct eligible *from,
 			  const struct backend_view *but)
@@ -200,154 +188,6 @@ static void eligible_free(struct eligible *to, const struct eligible *from,
 }
 
 /* ---- placement ---- */
-
-/* Sign of a/aw - b/bw. 32 x 32 bits do not overflow 64. */
-static int per_weight_cmp(uint32_t a, uint32_t a_weight, uint32_t b, uint32_t b_weight)
-{
-	uint64_t left = (uint64_t)a * b_weight, right = (uint64_t)b * a_weight;
-
-	return (left > right) - (left < right);
-}
-
-static int sessions_cmp(const struct backend_view *a, const struct backend_view *b)
-{
-	return per_weight_cmp(a->sessions, a->weight, b->sessions, b->weight);
-}
-
-static int inflight_cmp(const struct backend_view *a, const struct backend_view *b)
-{
-	return per_weight_cmp(a->inflight, a->weight, b->inflight, b->weight);
-}
-
-/* < 0 when a is less loaded in the placement's eyes; hash does not look at load. */
-static int load_cmp(enum placement placement, const struct backend_view *a,
-		    const struct backend_view *b)
-{
-	int differ;
-
-	switch (placement) {
-	case PLACEMENT_BALANCED:
-		differ = sessions_cmp(a, b);
-		return differ ? differ : inflight_cmp(a, b);
-	case PLACEMENT_LEAST_INFLIGHT:
-		differ = inflight_cmp(a, b);
-		return differ ? differ : sessions_cmp(a, b);
-	default:
-		return 0;
-	}
-}
-
-static const struct backend_view *choose_best(const struct eligible *e, enum placement placement)
-{
-	uint32_t best = 0, i;
-
-	for (i = 1; i < e->nr; i++) {
-		double mine = e->score[i]->rendezvous, its = e->score[best]->rendezvous;
-		int differ = load_cmp(placement, e->view[i], e->view[best]);
-
-		if (!differ && mine != its)
-			differ = mine > its ? -1 : 1;
-		if (differ < 0 || (!differ && e->view[i]->id < e->view[best]->id))
-			best = i;
-	}
-	return e->view[best];
-}
-
-/* The lowest weight above @level, and how many weigh more than @level. */
-static uint32_t weight_above(const struct eligible *e, uint32_t level, uint32_t *nr)
-{
-	uint32_t lowest = UINT32_MAX, i;
-
-	*nr = 0;
-	for (i = 0; i < e->nr; i++) {
-		if (e->view[i]->weight <= level)
-			continue;
-		(*nr)++;
-		if (e->view[i]->weight < lowest)
-			lowest = e->view[i]->weight;
-	}
-	return lowest;
-}
-
-/* Interleaved rounds: the first visits all, the second those of weight 2 and more, and so on;
- * 3:1 gives a b a a, and equal weights alternate however large they are. Rounds that visit the
- * same servers are taken in one step. */
-static const struct backend_view *choose_in_turn(const struct eligible *e, uint64_t turn)
-{
-	uint32_t level = 0, next, nr, i;
-	uint64_t left = 0, visits;
-
-	for (i = 0; i < e->nr; i++)
-		left += e->view[i]->weight;
-	left = turn % left;
-	for (;; level = next, left -= visits) {
-		next = weight_above(e, level, &nr);
-		visits = (uint64_t)(next - level) * nr;
-		if (left < visits)
-			break;
-	}
-	left %= nr;
-	for (i = 0; e->view[i]->weight <= level || left--; i++)
-		;
-	return e->view[i];
-}
-
-static const struct backend_view *choose_keyless(const struct eligible *e, uint64_t turn)
-{
-	struct eligible least = {.nr = 0};
-	uint32_t i;
-
-	for (i = 0; i < e->nr; i++) {
-		int differ = least.nr ? inflight_cmp(e->view[i], least.view[0]) : 0;
-
-		if (differ > 0)
-			continue;
-		if (differ < 0)
-			least.nr = 0;
-		least.view[least.nr++] = e->view[i];
-	}
-	return choose_in_turn(&least, turn);
-}
-
-/* One of @e, which are those of @all that have room. */
-static const struct backend_view *choose(const struct decide_input *in, const struct eligible *all,
-					 const struct eligible *e, struct kvpin_decision *out)
-{
-	if (!in->keyed && in->prefix.windows)
-		return decide_prefix(in, all->view, all->nr, e->view, e->nr, out);
-	if (in->placement == PLACEMENT_ROUND_ROBIN || (in->keyed && in->guard.control))
-		return choose_in_turn(e, in->turn);
-	if (!in->keyed)
-		return choose_keyless(e, in->turn);
-	return choose_best(e, in->placement);
-}
-
-/* Sign of a's requests per slot less b's. */
-static int crowd_cmp(const struct backend_view *a, const struct backend_view *b)
-{
-	/* 33 x 32 bits do not overflow 128. */
-	unsigned __int128 left = ((unsigned __int128)a->inflight + a->queued) * b->slots;
-	unsigned __int128 right = ((unsigned __int128)b->inflight + b->queued) * a->slots;
-
-	return (left > right) - (left < right);
-}
-
-/* All are full: those with the fewest requests per slot. */
-static void eligible_least_crowded(struct eligible *to, const struct eligible *from)
-{
-	uint32_t i;
-
-	to->nr = 0;
-	for (i = 0; i < from->nr; i++) {
-		int differ = to->nr ? crowd_cmp(from->view[i], to->view[0]) : 0;
-
-		if (differ > 0)
-			continue;
-		if (differ < 0)
-			to->nr = 0;
-		eligible_add(to, from, i);
-	}
-}
 
 static bool view_room(const struct decide_input *in, const struct backend_view *v)
 {
@@ -405,7 +245,7 @@ static bool prefix_waits(const struct decide_input *in, const struct eligible *e
 	full = full_of(in, owner, m);
 	full.stay_ms = sum_ms(full.stay_ms, view_cold_ms(in, owner, m));
 	if (some->nr) {
-		other = choose(in, e, some, out);
+		other = decide_choose(in, e, some, out);
 		full.elsewhere = true;
 		full.go_ms = view_cold_ms(in, other, m);
 	}
@@ -438,11 +278,11 @@ static void place(const struct decide_input *in, const struct eligible *e, const
 	if (prefix_waits(in, e, &some, m, out))
 		return;
 	if (some.nr) {
-		v = choose(in, e, &some, out);
+		v = decide_choose(in, e, &some, out);
 		out->guard = v->slots ? GUARD_FREE : GUARD_UNLIMITED;
 	} else {
 		eligible_least_crowded(&some, e);
-		v = choose(in, e, &some, out);
+		v = decide_choose(in, e, &some, out);
 		full.room = view_room(in, v);
 		out->guard = guard_full(&full);
 	}
@@ -450,23 +290,6 @@ static void place(const struct decide_input *in, const struct eligible *e, const
 }
 
 /* ---- a server that is full, or too loaded ---- */
-
-/* Those where the prefill is cheapest. */
-static void eligible_cheapest(struct eligible *e)
-{
-	uint32_t least = GUARD_UNKNOWN, kept = 0, i;
-
-	for (i = 0; i < e->nr; i++)
-		if (e->score[i]->cold_ms < least)
-			least = e->score[i]->cold_ms;
-	for (i = 0; i < e->nr; i++) {
-		if (e->score[i]->cold_ms != least)
-			continue;
-		e->score[kept] = e->score[i];
-		e->view[kept++] = e->view[i];
-	}
-	e->nr = kept;
-}
 
 static void owner_full(const struct decide_input *in, const struct eligible *e,
 		       const struct means *m, const struct backend_view *owner,
@@ -486,7 +309,7 @@ static void owner_full(const struct decide_input *in, const struct eligible *e,
 	weigh(&full, out);
 	out->backend = owner->id;
 	if (out->guard == GUARD_SPILL) {
-		out->backend = choose(in, e, &some, out)->id;
+		out->backend = decide_choose(in, e, &some, out)->id;
 		out->reason = DECIDE_MOVED_BUSY;
 	}
 }
@@ -514,7 +337,7 @@ static void owner_loaded(const struct decide_input *in, const struct eligible *e
 		if (!over_threshold(in, e->view[i]) && view_free(e->view[i]))
 			eligible_add(&some, e, i);
 	/* All that are within are full: better where it is. */
-	out->backend = some.nr ? choose(in, e, &some, out)->id : in->pin;
+	out->backend = some.nr ? decide_choose(in, e, &some, out)->id : in->pin;
 	out->guard = some.nr ? GUARD_THRESHOLD : GUARD_UNLIMITED;
 	if (some.nr)
 		out->reason = DECIDE_MOVED_GUARD;
@@ -562,7 +385,7 @@ void decide(const struct decide_input *in, struct kvpin_decision *out)
 		return;
 	}
 	if (out->reason == DECIDE_HASHED) {
-		owner = choose_best(&e, PLACEMENT_HASH);
+		owner = decide_choose_best(&e, PLACEMENT_HASH);
 		if (view_free(owner))
 			owner = NULL;
 	}

@@ -35,6 +35,7 @@ static const struct check {
 	{"bpffs", selftest_bpffs, SELFTEST_FOR_KERNEL, STAGE_PRIVILEGED, 0},
 	{"btf", selftest_btf, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, 0},
 	{"tc", selftest_tc, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
+	{"early-demux", selftest_early_demux, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"programs", selftest_programs, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, STAGE_SOCKETS},
 	{"redirect", selftest_redirect, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
 	{"slow-target", selftest_slow_target, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},

@@ -23,7 +23,7 @@
 #define CLOSE_BATCH	  50
 #define CLOSE_BYTES	  20000
 /* Other processes' sockets come and go in the same numbers: a leak shows twice, and in bulk. */
-#define CLOSE_TRIES 8
+#define CLOSE_TRIES   8
 #define CLOSE_LEAK    5
 #define CLOSE_WAIT_MS 60
 
@@ -171,23 +171,30 @@ static int tcp_unaccounted(void)
 	return alloc - inuse;
 }
 
+/* Ends the socket's connection by a RST; if it is over already, the better. */
+static void reset(int fd)
+{
+	static const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+
+	(void)connect(fd, &nowhere, sizeof(nowhere));
+}
+
 /* Ends connection @i with bytes under way: by FIN, by the client's RST, by kvpin's own RST. */
 static void end_once(struct selftest_bench *b, unsigned int i, struct selftest_link *from,
 		     struct selftest_link *to)
 {
-	static const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 	unsigned int way = i % 3;
 
 	if (way == 0)
 		shutdown(from->far, SHUT_WR);
 	else if (way == 1)
-		connect(from->far, &nowhere, sizeof(nowhere));
+		reset(from->far);
 	link_delete(b, from);
 	link_delete(b, to);
 	if (way == 2)
-		connect(from->near, &nowhere, sizeof(nowhere));
+		reset(from->near);
 	if (way)
-		connect(to->near, &nowhere, sizeof(nowhere));
+		reset(to->near);
 }
 
 static bool close_batch(struct selftest_bench *b, unsigned int nr, struct selftest *t)

@@ -55,7 +55,7 @@ typedef void selftest_check(struct selftest_bench *b, struct selftest *t);
 
 /* user/kern/selftest_system.c: what can be read without a program */
 selftest_check selftest_kernel_version, selftest_privileges, selftest_bpffs, selftest_btf;
-selftest_check selftest_unprivileged, selftest_cpus, selftest_libbpf;
+selftest_check selftest_unprivileged, selftest_cpus, selftest_libbpf, selftest_early_demux;
 /* user/kern/selftest_splice.c */
 selftest_check selftest_tc;
 /* user/kern/selftest_link.c */

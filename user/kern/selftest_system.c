@@ -127,19 +127,43 @@ void selftest_btf(struct selftest_bench *b, struct selftest *t)
 		selftest_ok(t, "%s, %lld KiB", BTF_FILE, (long long)st.st_size / 1024);
 }
 
-void selftest_unprivileged(struct selftest_bench *b, struct selftest *t)
+/* The number in a file of /proc/sys; -1: it cannot be read. */
+static int sysctl_number(const char *file)
 {
-	static const char file[] = "/proc/sys/kernel/unprivileged_bpf_disabled";
 	FILE *f = fopen(file, "re");
 	int value = -1;
 
-	if (!f || fscanf(f, "%d", &value) != 1)
+	if (f && fscanf(f, "%d", &value) != 1)
+		value = -1;
+	if (f)
+		fclose(f);
+	return value;
+}
+
+void selftest_unprivileged(struct selftest_bench *b, struct selftest *t)
+{
+	static const char file[] = "/proc/sys/kernel/unprivileged_bpf_disabled";
+	int value = sysctl_number(file);
+
+	if (value < 0)
 		selftest_ok(t, "%s cannot be read", file);
 	else
 		selftest_ok(t, "kernel.unprivileged_bpf_disabled = %d%s", value,
 			    value ? "" : ": every user may load programs");
-	if (f)
-		fclose(f);
+}
+
+/* What comes from another host for a server at 127.0.0.1 has no route of its own, and takes that
+ * of its socket (net/ipv4/ip_input.c). */
+void selftest_early_demux(struct selftest_bench *b, struct selftest *t)
+{
+	static const char fix[] = "sysctl -w net.ipv4.ip_early_demux=1 net.ipv4.tcp_early_demux=1";
+
+	if (!sysctl_number("/proc/sys/net/ipv4/ip_early_demux"))
+		selftest_fail(t, fix, "net.ipv4.ip_early_demux = 0");
+	else if (!sysctl_number("/proc/sys/net/ipv4/tcp_early_demux"))
+		selftest_fail(t, fix, "net.ipv4.tcp_early_demux = 0");
+	else
+		selftest_ok(t, "packets find their sockets before a route");
 }
 
 void selftest_cpus(struct selftest_bench *b, struct selftest *t)

@@ -178,7 +178,8 @@ static void dispatch_take(struct conn *c, uint64_t now_ms)
 	}
 }
 
-static void dispatch_record(struct conn *c, const struct session_txn *txn)
+/* @s: the session as it was found, or NULL: the request has no key. */
+static void dispatch_record(struct conn *c, const struct session *s)
 {
 	struct worker *w = c->worker;
 	const struct exchange *x = c->x;
@@ -188,9 +189,9 @@ static void dispatch_record(struct conn *c, const struct session_txn *txn)
 	r->session = x->session;
 	r->context = w->decide_in.guard.context;
 	r->pin = w->decide_in.pin;
-	r->turns = x->keyed ? txn->session.turns : 0;
+	r->turns = s ? s->turns : 0;
 	r->idle_ms = w->decide_in.guard.idle_ms;
-	r->keyed = x->keyed;
+	r->keyed = s;
 	r->cold = w->decide_in.guard.cold;
 	r->steered = false;
 	r->attempt = x->attempts + 1;
@@ -268,13 +269,14 @@ enum dispatch dispatch_choose(struct conn *c)
 	uint64_t now_ms = balancer_now_ms();
 	enum dispatch done = DISPATCH_GO;
 	struct session_txn txn;
-	bool first = !x->attempts && !x->waits_ns, again = x->waits_ns, placing, displace;
+	bool keyed = x->keyed, first = !x->attempts && !x->waits_ns, again = x->waits_ns;
+	bool placing, displace;
 	uint32_t waited_at = c->wait.waits ? c->wait.slot : SESSION_NO_BACKEND;
 
 	input_begin(c);
-	if (x->keyed && session_begin(b->sessions, x->session, now_ms, &txn))
+	if (keyed && session_begin(b->sessions, x->session, now_ms, &txn))
 		input_session(c, &txn, now_ms);
-	else if (x->keyed && first && x->key.at != KEY_NONE)
+	else if (keyed && first && x->key.at != KEY_NONE)
 		stat_add(&w->stats->first_turns, 1);
 	dispatch_decide(c, now_ms);
 	/* A pinned session's slot needs no lock to be taken. */
@@ -296,9 +298,9 @@ enum dispatch dispatch_choose(struct conn *c)
 			       ? dispatch_refused(c)
 			       : dispatch_wait(c);
 	/* A review that changes nothing is no news. */
-	again = again && done == DISPATCH_WAIT && d->backend == (x->keyed ? in->pin : waited_at);
+	again = again && done == DISPATCH_WAIT && d->backend == (keyed ? in->pin : waited_at);
 	if (!again)
-		dispatch_record(c, &txn);
+		dispatch_record(c, keyed ? &txn.session : NULL);
 	if (done == DISPATCH_GO || (first && done == DISPATCH_WAIT))
 		prefix_decided(c, first, now_ms);
 	if (done == DISPATCH_GO) {
@@ -306,9 +308,9 @@ enum dispatch dispatch_choose(struct conn *c)
 		dispatch_sent(c, d->backend);
 		x->over = d->guard == GUARD_OVER;
 	}
-	if (x->keyed && !again && (done == DISPATCH_GO || done == DISPATCH_WAIT))
+	if (keyed && !again && (done == DISPATCH_GO || done == DISPATCH_WAIT))
 		dispatch_bind(c, &txn);
-	else if (x->keyed)
+	else if (keyed)
 		session_abort(&txn);
 	if (placing)
 		pthread_mutex_unlock(&placement_lock);

@@ -390,17 +390,22 @@ void splice_unhold(struct conn *c)
 /*
  * Where the client's socket will be when all that it was given went out, in the wire's numbers:
  * found in two ways that must agree, what the program saw sent, and what TCP was given since the
- * connection's beginning. That is known once what the program saw acknowledged agrees too: it can
- * only be ahead of TCP, and what it saw sent can only be behind.
+ * connection's beginning. That is known once what the program saw acknowledged
+ * agrees too: read after TCP was asked it can only be ahead of it, and @sent, what the program saw
+ * sent, read before, can only be behind. An ACK that comes in between and lets as much go as it
+ * acknowledges would move both alike.
  */
-static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc,
-		      const struct tcp_probe *client, uint64_t *end)
+static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc, uint64_t sent,
+		      struct tcp_probe *client, uint64_t *end)
 {
 	struct splice_conn *s = &c->splice;
-	uint64_t sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
-	uint64_t acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
-	uint32_t base = (uint32_t)sent - kc->off - (uint32_t)(client->accepted - client->unsent);
+	uint64_t acked, taken;
+	uint32_t base;
 
+	if (!tcp_taken(c->sock.fd, client, &taken))
+		return false;
+	acked = __atomic_load_n(&kc->acked, __ATOMIC_SEQ_CST);
+	base = (uint32_t)sent - kc->off - (uint32_t)(taken - client->unsent);
 	if (!s->based) {
 		s->based = base == (uint32_t)acked - kc->off - (uint32_t)client->acked;
 		s->base = base;
@@ -427,15 +432,16 @@ static enum taken take(struct conn *c, struct tcp_probe *server)
 	struct upstream *u = c->current;
 	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
 	struct kvpin_splice_conn *ks = splice_kconn(w, &u->splice);
-	uint64_t word = splice_word(ks), taken, received, to;
+	uint64_t word = splice_word(ks), taken, received, sent, to;
 	struct tcp_probe client;
 	bool known;
 
 	/* Once: a packet behind it fails the swap, and reading again would count that packet. */
 	received = __atomic_load_n(&ks->received, __ATOMIC_SEQ_CST);
+	sent = __atomic_load_n(&kc->sent, __ATOMIC_SEQ_CST);
 	if (!tcp_gate(c, &client, server) || !tracked_gate(c, &client, kc, ks))
 		return TAKE_REFUSED;
-	known = write_end(c, kc, &client, &to);
+	known = write_end(c, kc, sent, &client, &to);
 	if ((uint32_t)received != (uint32_t)(ks->base + ks->off + steer_received(w, &u->steer)) ||
 	    steer_waiting(&u->steer))
 		return not_yet(c, KVPIN_SPLICE_REFUSED_UNREAD);

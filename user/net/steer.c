@@ -124,7 +124,8 @@ static bool sock_ready(struct worker *w, struct steer_sock *s, int fd, uint64_t 
 		return steer_refuse(w, KVPIN_REFUSED_NOT_ESTABLISHED);
 	if (steer_waiting(s) || p.received != s->received + flow->redirected)
 		return steer_refuse(w, KVPIN_REFUSED_UNREAD);
-	s->accepted = p.accepted;
+	if (!tcp_taken(fd, &p, &s->taken))
+		return steer_refuse(w, KVPIN_REFUSED_RACED);
 	s->queued = flow->queued;
 	return true;
 }

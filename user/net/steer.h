@@ -40,7 +40,7 @@ struct steer_sock {
 	uint64_t cookie;	    /* its own */
 	uint64_t client;	    /* the client socket's */
 	uint64_t received;	    /* bytes that the daemon has taken from the socket */
-	uint64_t accepted;	    /* bytes for it that TCP had taken when it was handed over */
+	uint64_t taken;		    /* bytes for it that TCP had taken when it was handed over */
 	uint64_t queued;	    /* flow.queued then */
 	bool armed;		    /* handed over */
 	bool laned;		    /* taken back: bytes of the ring come before those of recv() */

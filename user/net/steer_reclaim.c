@@ -82,12 +82,13 @@ static void sock_take(struct worker *w, struct steer_sock *s)
 static uint64_t sock_behind(struct worker *w, const struct steer_sock *s, int fd)
 {
 	const struct kvpin_flow *flow = steer_flow(w, s);
-	uint64_t expected = s->accepted + (flow->queued - s->queued);
+	uint64_t expected = s->taken + (flow->queued - s->queued), taken;
 	struct tcp_probe p;
 
 	if (flow->queued == s->queued || !tcp_probe(fd, &p) || p.state == TCP_PROBE_CLOSED)
 		return 0;
-	return expected > p.accepted ? expected - p.accepted : 0;
+	tcp_taken(fd, &p, &taken);
+	return expected > taken ? expected - taken : 0;
 }
 
 static void hold_give_back(struct conn *c, bool wanted)
@@ -174,11 +175,8 @@ static void steer_resume(struct conn *c)
 	if (active_ms < c->activity_ms)
 		active_ms = c->activity_ms;
 	stat_add(&c->worker->stats->reclaimed, 1);
-	if (u) {
+	if (u)
 		share_give_back(c->worker, &u->steer);
-		steer_flow(c->worker, &u->steer)->may_leave = 1;
-	}
-	steer_flow(c->worker, &c->steer.sock)->may_leave = 1;
 	if (!running) {
 		conn_next(c);
 	} else if (exchange_rebuild(c, running, true)) {
@@ -232,8 +230,13 @@ void steer_reclaim(struct conn *c)
 	/* A request may have got in before the client's word was taken. */
 	if (!u && (u = steer_running(c)))
 		sock_take(w, &u->steer);
-	if (u)
+	/* Neither gets any more. The ring has no back-pressure: a server that goes on must find its
+	 * way to recv() at once, not only when the client has taken what is queued. */
+	if (u) {
+		steer_flow(w, &u->steer)->may_leave = 1;
 		sock_want(&u->sock, 0);
+	}
+	steer_flow(w, &c->steer.sock)->may_leave = 1;
 	c->steer.poll_ms = POLL_MIN_MS;
 	c->steer.drained = 0;
 	conn_set_state(c, CONN_RECLAIM);

@@ -85,9 +85,7 @@ bool steer_lane_add(struct steer_sock *s, const void *bytes, uint32_t len)
 static void passed_up(struct conn *c, const struct kvpin_event *e)
 {
 	switch (e->reason) {
-	case KVPIN_REFUSED_OVERLAP:
-		/* Bytes came twice and could not be taken off: never pass them for good ones. */
-		c->steer.overrun = true;
+	case KVPIN_REFUSED_OVERLAP: /* flow.broken tells, also when the event was lost */
 		break;
 	case KVPIN_REFUSED_PIPELINED:
 		c->steer.pipelines = true;
@@ -144,6 +142,19 @@ static bool redirects(struct worker *w, const struct steer_sock *s)
 	return word_get(steer_flow(w, s)) & KVPIN_WORD_REDIRECT;
 }
 
+/* Is there a socket whose bytes cannot be told from those that came before? */
+static bool conn_broken(const struct conn *c)
+{
+	struct worker *w = c->worker;
+
+	if (c->steer.sock.entry && steer_flow(w, &c->steer.sock)->broken)
+		return true;
+	for (const struct upstream *u = c->upstreams; u; u = u->next)
+		if (u->steer.entry && steer_flow(w, &u->steer)->broken)
+			return true;
+	return false;
+}
+
 /* Something happened to this connection: what? */
 static void conn_look(struct conn *c)
 {
@@ -151,6 +162,10 @@ static void conn_look(struct conn *c)
 	struct upstream *u, *next, *running;
 	bool back;
 
+	if (conn_broken(c)) {
+		LOG(ERROR, "no memory to take off bytes that came twice: connection reset");
+		c->steer.overrun = true;
+	}
 	if (c->steer.overrun) {
 		c->reset_client = true;
 		conn_close(c, CONN_CLOSE_OVERRUN);

@@ -3,14 +3,18 @@
  * the kernel's. */
 #include "net/tcp_probe.h"
 
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 /* include/net/tcp_states.h */
 #define STATE_ESTABLISHED 1
 #define STATE_CLOSE	  7
+/* Between two looks at a socket an ACK comes now and then. */
+#define TAKEN_TRIES 16
 
 bool tcp_probe(int fd, struct tcp_probe *p)
 {
@@ -26,7 +30,6 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	else if (t.tcpi_state == STATE_CLOSE)
 		p->state = TCP_PROBE_CLOSED;
 	p->received = t.tcpi_bytes_received;
-	p->accepted = t.tcpi_bytes_sent - t.tcpi_bytes_retrans + t.tcpi_notsent_bytes;
 	p->acked = t.tcpi_bytes_acked;
 	p->unsent = t.tcpi_notsent_bytes;
 	p->unacked = t.tcpi_unacked;
@@ -39,4 +42,23 @@ bool tcp_probe(int fd, struct tcp_probe *p)
 	p->sack = t.tcpi_options & TCPI_OPT_SACK;
 	p->ecn = t.tcpi_options & TCPI_OPT_ECN;
 	return true;
+}
+
+bool tcp_taken(int fd, struct tcp_probe *p, uint64_t *taken)
+{
+	for (int i = 0; i < TAKEN_TRIES; i++) {
+		uint64_t acked = *taken = p->acked;
+		int waits = 0;
+
+		if (!p->unacked && !p->unsent)
+			return true;
+		if (ioctl(fd, SIOCOUTQ, &waits))
+			return false;
+		*taken += waits;
+		if (!tcp_probe(fd, p))
+			return false;
+		if (p->acked == acked)
+			return true;
+	}
+	return false;
 }

@@ -18,12 +18,12 @@
 #include "net/conn.h"
 #include "net/worker.h"
 
-/* The kernel's requests end without a word to those that wait: a slot stays idle so long at most. */
+/* The kernel's requests end without a word to those that wait: so long a slot may stay idle. */
 #define WAIT_POLL_MS 5
 #define REVIEW_MS    50
 /* A request that would rather move waits for so long: the slot that its session has just left may
  * not be counted free yet. Nothing beside a cold prefill. */
-#define GRACE_MS     5
+#define GRACE_MS 5
 
 static void on_timer(uv_timer_t *timer);
 
@@ -210,7 +210,8 @@ static int cold_cmp(const void *a, const void *b)
 {
 	const struct conn *const *x = a, *const *y = b;
 
-	return ((*x)->wait.cold_ms > (*y)->wait.cold_ms) - ((*x)->wait.cold_ms < (*y)->wait.cold_ms);
+	return ((*x)->wait.cold_ms > (*y)->wait.cold_ms) -
+	       ((*x)->wait.cold_ms < (*y)->wait.cold_ms);
 }
 
 /*
@@ -220,16 +221,16 @@ static int cold_cmp(const void *a, const void *b)
 static void mine_tell(struct worker *w, bool by_cost, void (*tell)(struct conn *c))
 {
 	struct conn **c;
-	unsigned int nr = 0, i = 0;
+	unsigned int nr = 0, room = 0, i;
 	struct list *l;
 
 	for (l = w->wait.mine.next; l != &w->wait.mine; l = l->next)
-		nr++;
-	c = nr ? malloc(nr * sizeof(*c)) : NULL;
+		room++;
+	c = room ? malloc(room * sizeof(*c)) : NULL;
 	if (!c)
 		return;
 	for (l = w->wait.mine.next; l != &w->wait.mine; l = l->next)
-		c[i++] = conn_of(container_of(l, struct waiter, mine));
+		c[nr++] = conn_of(container_of(l, struct waiter, mine));
 	if (by_cost)
 		qsort(c, nr, sizeof(*c), cold_cmp);
 	for (i = 0; i < nr; i++)

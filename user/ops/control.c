@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * The control socket's server: takes requests, finds who answers them, and gives the answers their
- * form. What is shown is control_show.c's, commands about decisions are control_guard.c's; a reload
- * is handed to the main thread.
+ * form. What is shown is control_show.c's and control_top.c's, commands about decisions are
+ * control_guard.c's; a reload is handed to the main thread.
  */
 #include "ops/control.h"
 
@@ -97,8 +97,9 @@ enum MHD_Result control_reply_error(struct MHD_Connection *conn, unsigned int st
 	return control_reply(conn, status, body);
 }
 
-static enum MHD_Result reply_reload(const struct control_params *p, struct MHD_Connection *conn)
+static enum MHD_Result control_reload(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	char text[CONTROL_TEXT_MAX] = "";
 	json_t *body;
 
@@ -110,13 +111,31 @@ static enum MHD_Result reply_reload(const struct control_params *p, struct MHD_C
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
+static const struct {
+	const char *method, *url;
+	enum MHD_Result (*answer)(const struct control_view *v, struct MHD_Connection *conn);
+} routes[] = {
+	{"GET", "/v1/status", control_status},
+	{"GET", "/v1/backends", control_backends},
+	{"GET", "/v1/sessions", control_sessions},
+	{"GET", "/v1/top", control_top},
+	{"POST", "/v1/reload", control_reload},
+	{"POST", "/v1/drain", control_drain},
+	{"POST", "/v1/undrain", control_undrain},
+	{"POST", "/v1/pin", control_pin},
+	{"POST", "/v1/unpin", control_unpin},
+	{"GET", "/v1/pressure", control_pressure},
+	{"POST", "/v1/pressure/ack", control_pressure_ack},
+	{"GET", "/v1/report", control_report},
+	{"GET", "/v1/explain", control_explain},
+};
+
 static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, const char *url,
 				      const char *method, const char *version, const char *data,
 				      size_t *data_bytes, void **ctx)
 {
 	const struct control *c = cls;
 	char why[CONTROL_TEXT_MAX];
-	enum MHD_Result rc;
 
 	/* The first call only announces the head; no command has a body, so it is thrown away. */
 	if (!*ctx) {
@@ -127,13 +146,9 @@ static enum MHD_Result control_answer(void *cls, struct MHD_Connection *conn, co
 		*data_bytes = 0;
 		return MHD_YES;
 	}
-	if (!strcmp(method, "POST") && !strcmp(url, "/v1/reload"))
-		return reply_reload(&c->view.p, conn);
-	if (!strcmp(method, "GET") && !strcmp(url, "/v1/top"))
-		return control_top(&c->view.p, conn);
-	if (control_show_answer(&c->view, conn, method, url, &rc) ||
-	    control_guard_answer(&c->view.p, conn, method, url, &rc))
-		return rc;
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++)
+		if (!strcmp(method, routes[i].method) && !strcmp(url, routes[i].url))
+			return routes[i].answer(&c->view, conn);
 	snprintf(why, sizeof(why), "no such thing: %.20s %.100s", method, url);
 	return control_reply_error(conn, MHD_HTTP_NOT_FOUND, why);
 }
@@ -152,8 +167,7 @@ static void control_why(const char *path, int error, char *why, unsigned int why
 	else if (error == ENOENT)
 		snprintf(why, why_bytes,
 			 "control: cannot make %s: the directory above its own does not exist "
-			 "(make it, "
-			 "or choose another path)",
+			 "(make it, or choose another path)",
 			 path);
 	else
 		snprintf(why, why_bytes, "control: cannot listen on %s: %s", path, strerror(error));

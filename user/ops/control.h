@@ -7,6 +7,7 @@
  *   GET  /v1/status
  *   GET  /v1/backends
  *   GET  /v1/sessions?limit=N&backend=NAME
+ *   GET  /v1/top
  *   POST /v1/reload
  *   POST /v1/drain?backend=NAME&deadline_ms=N&idle_ms=N
  *   POST /v1/undrain?backend=NAME

@@ -98,8 +98,9 @@ static void put_session(json_t *body, uint64_t id)
 
 /* ---- drain ---- */
 
-static enum MHD_Result answer_drain(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_drain(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	uint64_t deadline_ms, idle_ms, sessions;
 	enum MHD_Result rc;
 	struct backend *b;
@@ -130,8 +131,9 @@ static enum MHD_Result answer_drain(const struct control_params *p, struct MHD_C
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static enum MHD_Result answer_undrain(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_undrain(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	enum MHD_Result rc;
 	struct backend *b;
 	json_t *body;
@@ -153,8 +155,9 @@ static enum MHD_Result answer_undrain(const struct control_params *p, struct MHD
 
 /* ---- pins by hand ---- */
 
-static enum MHD_Result answer_pin(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_pin(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	struct session_txn txn;
 	enum MHD_Result rc;
 	struct backend *b;
@@ -185,8 +188,9 @@ static enum MHD_Result answer_pin(const struct control_params *p, struct MHD_Con
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static enum MHD_Result answer_unpin(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_unpin(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	struct session_txn txn;
 	json_t *body;
 	uint64_t id;
@@ -222,14 +226,14 @@ static enum MHD_Result reply_pressure(const struct control_params *p, struct MHD
 	return control_reply(conn, MHD_HTTP_OK, body);
 }
 
-static enum MHD_Result answer_pressure(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_pressure(const struct control_view *v, struct MHD_Connection *conn)
 {
-	return reply_pressure(p, conn, false);
+	return reply_pressure(&v->p, conn, false);
 }
 
-static enum MHD_Result answer_ack(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_pressure_ack(const struct control_view *v, struct MHD_Connection *conn)
 {
-	return reply_pressure(p, conn, true);
+	return reply_pressure(&v->p, conn, true);
 }
 
 /* ---- report ---- */
@@ -265,8 +269,9 @@ static json_t *arm_json(enum report_arm which, const struct report_count *n, uin
 	return o;
 }
 
-static enum MHD_Result answer_report(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_report(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	json_t *body = json_object(), *arms = json_array(), *gain = json_object();
 	struct report_count n[REPORT_ARM_NR];
 	struct report_gain g;
@@ -304,8 +309,9 @@ static int newest_first(const void *a, const void *b)
 	return (x->at_ns < y->at_ns) - (x->at_ns > y->at_ns);
 }
 
-static enum MHD_Result answer_explain(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_explain(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	bool one = argument(conn, "key") || argument(conn, "id");
 	uint32_t rings = p->balancer->nr_workers, nr = 0;
 	struct explain_record *r;
@@ -333,26 +339,4 @@ static enum MHD_Result answer_explain(const struct control_params *p, struct MHD
 	body = json_object();
 	json_object_set_new(body, "decisions", list);
 	return control_reply(conn, MHD_HTTP_OK, body);
-}
-
-static const struct {
-	const char *method, *url;
-	enum MHD_Result (*answer)(const struct control_params *p, struct MHD_Connection *conn);
-} routes[] = {
-	{"POST", "/v1/drain", answer_drain},	  {"POST", "/v1/undrain", answer_undrain},
-	{"POST", "/v1/pin", answer_pin},	  {"POST", "/v1/unpin", answer_unpin},
-	{"GET", "/v1/pressure", answer_pressure}, {"POST", "/v1/pressure/ack", answer_ack},
-	{"GET", "/v1/report", answer_report},	  {"GET", "/v1/explain", answer_explain},
-};
-
-bool control_guard_answer(const struct control_params *p, struct MHD_Connection *conn,
-			  const char *method, const char *url, enum MHD_Result *rc)
-{
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (strcmp(method, routes[i].method) || strcmp(url, routes[i].url))
-			continue;
-		*rc = routes[i].answer(p, conn);
-		return true;
-	}
-	return false;
 }

@@ -33,19 +33,27 @@ const char *control_state_text(const struct backend *b);
 /** control_session_json() - one session, as `kvpin sessions` shows it */
 json_t *control_session_json(const struct balancer *b, const struct session *s, uint64_t now_ms);
 
-/** control_top() - the answer for `kvpin top`: user/ops/control_top.c */
-enum MHD_Result control_top(const struct control_params *p, struct MHD_Connection *conn);
+/*
+ * The answers, one to a path of control.h's list; each replies with an object or an error and
+ * returns what libmicrohttpd is to be told (MHD_NO: out of memory, the connection is closed).
+ */
 
-/** control_show_answer() - status, backends, sessions: user/ops/control_show.c
- *
- * Returns false when it knows no such request; else @rc is set. */
-bool control_show_answer(const struct control_view *v, struct MHD_Connection *conn,
-			 const char *method, const char *url, enum MHD_Result *rc);
+/* What is shown, control_show.c; they change nothing. */
+enum MHD_Result control_status(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_backends(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_sessions(const struct control_view *v, struct MHD_Connection *conn);
 
-/** control_guard_answer() - drain, pin, pressure, report, explain: user/ops/control_guard.c
- *
- * Returns false when it knows no such request; else @rc is set. */
-bool control_guard_answer(const struct control_params *p, struct MHD_Connection *conn,
-			  const char *method, const char *url, enum MHD_Result *rc);
+/* `kvpin top`'s sample: control_top.c */
+enum MHD_Result control_top(const struct control_view *v, struct MHD_Connection *conn);
+
+/* Commands about decisions, and what explains them: control_guard.c */
+enum MHD_Result control_drain(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_undrain(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_pin(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_unpin(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_pressure(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_pressure_ack(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_report(const struct control_view *v, struct MHD_Connection *conn);
+enum MHD_Result control_explain(const struct control_view *v, struct MHD_Connection *conn);
 
 #endif

@@ -108,7 +108,7 @@ static json_t *peers_json(const struct balancer *b)
 	return list;
 }
 
-static enum MHD_Result reply_status(const struct control_view *v, struct MHD_Connection *conn)
+enum MHD_Result control_status(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const struct balancer *b = v->p.balancer;
 	uint64_t requests[STAT_PATH_NR] = {0};
@@ -222,7 +222,7 @@ static json_t *backend_json(const struct control_view *v, const struct metrics_s
 	return o;
 }
 
-static enum MHD_Result reply_backends(const struct control_view *v, struct MHD_Connection *conn)
+enum MHD_Result control_backends(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const struct balancer *b = v->p.balancer;
 	struct metrics_sum *sum;
@@ -317,7 +317,7 @@ static int limit_parse(const char *text, uint32_t *limit)
 	return 0;
 }
 
-static enum MHD_Result reply_sessions(const struct control_view *v, struct MHD_Connection *conn)
+enum MHD_Result control_sessions(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const char *limit_text = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "limit");
 	const char *name = MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, "backend");
@@ -354,25 +354,4 @@ static enum MHD_Result reply_sessions(const struct control_view *v, struct MHD_C
 	json_object_set_new(body, "sessions", list);
 	control_put_bool(body, "truncated", truncated);
 	return control_reply(conn, MHD_HTTP_OK, body);
-}
-
-static const struct {
-	const char *method, *url;
-	enum MHD_Result (*answer)(const struct control_view *v, struct MHD_Connection *conn);
-} routes[] = {
-	{"GET", "/v1/status", reply_status},
-	{"GET", "/v1/backends", reply_backends},
-	{"GET", "/v1/sessions", reply_sessions},
-};
-
-bool control_show_answer(const struct control_view *v, struct MHD_Connection *conn,
-			 const char *method, const char *url, enum MHD_Result *rc)
-{
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (strcmp(method, routes[i].method) || strcmp(url, routes[i].url))
-			continue;
-		*rc = routes[i].answer(v, conn);
-		return true;
-	}
-	return false;
 }

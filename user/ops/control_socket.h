@@ -25,8 +25,8 @@ struct control_file {
  */
 int control_socket_listen(const char *path, struct control_file *file);
 
-/** control_socket_give() - the socket and its directory, if that is empty but for it, shall belong to
- * another user, who can remove it then; a failure is no harm: the next start replaces it */
+/** control_socket_give() - the socket and its directory, if that is empty but for it, shall belong
+ * to another user, who can remove it then; a failure is no harm: the next start replaces it */
 void control_socket_give(const char *path, uid_t uid, gid_t gid);
 
 /** control_socket_unlink() - remove the file, if it still is @file */

@@ -97,8 +97,9 @@ static json_t *sessions_json(const struct balancer *b)
 	return list;
 }
 
-enum MHD_Result control_top(const struct control_params *p, struct MHD_Connection *conn)
+enum MHD_Result control_top(const struct control_view *v, struct MHD_Connection *conn)
 {
+	const struct control_params *p = &v->p;
 	const struct balancer *b = p->balancer;
 	json_t *body, *list;
 	struct metrics_sum *sum;

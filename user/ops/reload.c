@@ -16,6 +16,16 @@ static void note_add(char *text, unsigned int bytes, const char *note)
 	snprintf(text + len, bytes - len, "%s%s", len ? "; " : "", note);
 }
 
+static bool addr_list_equal(const struct addr_list *a, const struct addr_list *b)
+{
+	if (a->nr != b->nr)
+		return false;
+	for (unsigned int i = 0; i < a->nr; i++)
+		if (!addr_equal(&a->one[i], &b->one[i]))
+			return false;
+	return true;
+}
+
 void reload_note_restarts(const struct config *old, const struct config *c, char *text,
 			  unsigned int bytes)
 {
@@ -31,7 +41,9 @@ void reload_note_restarts(const struct config *old, const struct config *c, char
 		note_add(text, bytes, "steer: a changed pin, holds or ring needs a restart");
 	if (c->splice.ring_bytes != old->splice.ring_bytes)
 		note_add(text, bytes, "splice: a changed ring needs a restart");
-	if (memcmp(&c->peers, &old->peers, sizeof(c->peers)))
+	if (!addr_list_equal(&c->peers.listen, &old->peers.listen) ||
+	    !addr_list_equal(&c->peers.to, &old->peers.to) ||
+	    strcmp(c->peers.secret, old->peers.secret))
 		note_add(text, bytes, "peers: a change needs a restart");
 	if (strcmp(c->user, old->user))
 		note_add(text, bytes, "user: a change needs a restart");

@@ -204,10 +204,10 @@ static int set_flag_field(struct backend_config *b, char *text, unsigned int *se
 			  unsigned int why_bytes)
 {
 	const char *keys[BACKEND_FIELD_NR];
-	char quoted[VALUE_QUOTE_MAX];
+	char quoted[VALUE_QUOTE_MAX], said[VALUE_WHY_MAX];
 	char *value = strchr(text, '=');
 	unsigned int i;
-	int err, at;
+	int err;
 
 	if (value)
 		*value++ = '\0';
@@ -227,12 +227,8 @@ static int set_flag_field(struct backend_config *b, char *text, unsigned int *se
 		*seen |= 1U << i;
 		err = backend_fields[i].set(b, value, why, why_bytes);
 		if (err) {
-			at = strlen(keys[i]) + 2;
-			if (strlen(why) + at < why_bytes) {
-				memmove(why + at, why, strlen(why) + 1);
-				memcpy(why, keys[i], at - 2);
-				memcpy(why + at - 2, ": ", 2);
-			}
+			snprintf(said, sizeof(said), "%s", why);
+			snprintf(why, why_bytes, "%s: %s", keys[i], said);
 		}
 		return err;
 	}

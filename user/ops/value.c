@@ -12,20 +12,51 @@
 
 #include "ops/suggest.h"
 
+#define NR(array) (sizeof(array) / sizeof((array)[0]))
+
 struct unit {
 	const char *name;
 	uint64_t factor;
 };
 
-/* Ascending: formatting takes the last one that divides. */
 static const struct unit durations[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
 static const struct unit sizes[] = {
 	{"B", 1}, {"KB", 1000}, {"KiB", 1024}, {"MB", 1000 * 1000}, {"MiB", 1024 * 1024},
 };
 
-#define DURATION_UNITS "ms, s, m, h"
-#define SIZE_UNITS     "B, KiB, MiB, KB, MB"
-#define NR(array)      (sizeof(array) / sizeof((array)[0]))
+/* What is written as a whole number and a unit, and the words that errors have for it. */
+struct measure {
+	const struct unit *units; /* ascending: formatting takes the last one that divides */
+	unsigned int nr;
+	const char *names; /* of the units */
+	const char *noun, *example;
+	const char *zero; /* the unit of a 0 that has none */
+	const char *unit; /* the one proposed where there is none */
+	const char *below, *above;
+};
+
+static const struct measure duration = {
+	.units = durations,
+	.nr = NR(durations),
+	.names = "ms, s, m, h",
+	.noun = "duration",
+	.example = "10s",
+	.zero = "ms",
+	.unit = "s",
+	.below = "short",
+	.above = "long",
+};
+static const struct measure size = {
+	.units = sizes,
+	.nr = NR(sizes),
+	.names = "B, KiB, MiB, KB, MB",
+	.noun = "size",
+	.example = "32KiB",
+	.zero = "B",
+	.unit = "B",
+	.below = "small",
+	.above = "large",
+};
 
 const char *value_quote(const char *text, char *quoted)
 {
@@ -57,130 +88,106 @@ static const char *scan_number(const char *text, uint64_t *number)
 	return at == text ? NULL : at;
 }
 
-static const struct unit *find_unit(const char *name, const struct unit *units, unsigned int nr)
+static const struct unit *find_unit(const struct measure *m, const char *name)
 {
 	unsigned int i;
 
-	for (i = 0; i < nr; i++) {
-		if (!strcmp(units[i].name, name))
-			return &units[i];
+	for (i = 0; i < m->nr; i++) {
+		if (!strcmp(m->units[i].name, name))
+			return &m->units[i];
 	}
 	return NULL;
 }
 
-static char *format_unit(uint64_t value, const struct unit *units, unsigned int nr, char *text)
+static char *format_unit(const struct measure *m, uint64_t value, char *text)
 {
-	unsigned int i = nr;
+	unsigned int i = m->nr;
 
 	while (value && --i) {
-		if (value % units[i].factor == 0)
+		if (value % m->units[i].factor == 0)
 			break;
 	}
 	if (!value)
 		snprintf(text, VALUE_TEXT_MAX, "0");
 	else
-		snprintf(text, VALUE_TEXT_MAX, "%" PRIu64 "%s", value / units[i].factor,
-			 units[i].name);
+		snprintf(text, VALUE_TEXT_MAX, "%" PRIu64 "%s", value / m->units[i].factor,
+			 m->units[i].name);
 	return text;
 }
 
 char *value_format_duration(uint64_t ms, char *text)
 {
-	return format_unit(ms, durations, NR(durations), text);
+	return format_unit(&duration, ms, text);
 }
 
 char *value_format_size(uint64_t bytes, char *text)
 {
-	return format_unit(bytes, sizes, NR(sizes), text);
+	return format_unit(&size, bytes, text);
 }
 
-int value_duration(const char *text, uint64_t min_ms, uint64_t max_ms, uint64_t *ms, char *why,
-		   unsigned int why_bytes)
+/* Says why @rest, what is behind the digits of @text, is no unit. */
+static void say_unit(const struct measure *m, const char *text, const char *rest, char *why,
+		     unsigned int why_bytes)
 {
-	char quoted[VALUE_QUOTE_MAX], bound[VALUE_TEXT_MAX];
-	const struct unit *unit;
-	const char *rest;
-	uint64_t n;
+	int letter = *rest == 'k' || *rest == 'K' ? 'K' : 'M', digits = (int)(rest - text);
+	char quoted[VALUE_QUOTE_MAX];
 
 	value_quote(text, quoted);
-	rest = scan_number(text, &n);
-	if (!rest || strpbrk(rest, "0123456789.,+- \t")) {
-		snprintf(why, why_bytes,
-			 "%s is not a duration; write one whole number and a unit, such as 10s "
-			 "(units: " DURATION_UNITS ")",
-			 quoted);
-		return -EINVAL;
-	}
-	unit = find_unit(*rest || n ? rest : "ms", durations, NR(durations));
-	if (!*rest && !unit) {
-		snprintf(why, why_bytes, "%s has no unit; write %.20ss (units: " DURATION_UNITS ")",
-			 quoted, text);
-		return -EINVAL;
-	}
-	if (!unit) {
-		snprintf(why, why_bytes, "%s has an unknown unit; units are " DURATION_UNITS,
-			 quoted);
-		return -EINVAL;
-	}
-	if (__builtin_mul_overflow(n, unit->factor, &n))
-		n = UINT64_MAX;
-	if (n < min_ms || n > max_ms) {
-		snprintf(why, why_bytes, "%s is too %s; write %s or %s", quoted,
-			 n < min_ms ? "short" : "long",
-			 value_format_duration(n < min_ms ? min_ms : max_ms, bound),
-			 n < min_ms ? "more" : "less");
-		return -EINVAL;
-	}
-	*ms = n;
-	return 0;
-}
-
-int value_size(const char *text, uint64_t min, uint64_t max, uint64_t *bytes, char *why,
-	       unsigned int why_bytes)
-{
-	char quoted[VALUE_QUOTE_MAX], bound[VALUE_TEXT_MAX];
-	const struct unit *unit;
-	const char *rest;
-	uint64_t n;
-
-	value_quote(text, quoted);
-	rest = scan_number(text, &n);
-	if (!rest || strpbrk(rest, "0123456789.,+- \t")) {
-		snprintf(why, why_bytes,
-			 "%s is not a size; write one whole number and a unit, such as 32KiB "
-			 "(units: " SIZE_UNITS ")",
-			 quoted);
-		return -EINVAL;
-	}
-	unit = find_unit(*rest || n ? rest : "B", sizes, NR(sizes));
-	if (!*rest && !unit) {
-		snprintf(why, why_bytes, "%s has no unit; write %.20sB (units: " SIZE_UNITS ")",
-			 quoted, text);
-		return -EINVAL;
-	}
-	if (!unit && rest[1] == '\0' && strchr("kKmM", *rest)) {
-		int letter = *rest == 'k' || *rest == 'K' ? 'K' : 'M';
-
+	if (!*rest)
+		snprintf(why, why_bytes, "%s has no unit; write %.20s%s (units: %s)", quoted, text,
+			 m->unit, m->names);
+	else if (m == &size && rest[1] == '\0' && strchr("kKmM", *rest))
 		snprintf(why, why_bytes,
 			 "%s could be %ciB (1024) or %cB (1000); write %.*s%ciB or %.*s%cB", quoted,
-			 letter, letter, (int)(rest - text), text, letter, (int)(rest - text), text,
-			 letter);
+			 letter, letter, digits, text, letter, digits, text, letter);
+	else
+		snprintf(why, why_bytes, "%s has an unknown unit; units are %s", quoted, m->names);
+}
+
+static int value_measure(const struct measure *m, const char *text, uint64_t min, uint64_t max,
+			 uint64_t *value, char *why, unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX], bound[VALUE_TEXT_MAX];
+	const struct unit *unit;
+	const char *rest;
+	uint64_t n;
+
+	value_quote(text, quoted);
+	rest = scan_number(text, &n);
+	if (!rest || strpbrk(rest, "0123456789.,+- \t")) {
+		snprintf(why, why_bytes,
+			 "%s is not a %s; write one whole number and a unit, such as %s (units: "
+			 "%s)",
+			 quoted, m->noun, m->example, m->names);
 		return -EINVAL;
 	}
+	unit = find_unit(m, *rest || n ? rest : m->zero);
 	if (!unit) {
-		snprintf(why, why_bytes, "%s has an unknown unit; units are " SIZE_UNITS, quoted);
+		say_unit(m, text, rest, why, why_bytes);
 		return -EINVAL;
 	}
 	if (__builtin_mul_overflow(n, unit->factor, &n))
 		n = UINT64_MAX;
 	if (n < min || n > max) {
 		snprintf(why, why_bytes, "%s is too %s; write %s or %s", quoted,
-			 n < min ? "small" : "large", value_format_size(n < min ? min : max, bound),
+			 n < min ? m->below : m->above, format_unit(m, n < min ? min : max, bound),
 			 n < min ? "more" : "less");
 		return -EINVAL;
 	}
-	*bytes = n;
+	*value = n;
 	return 0;
+}
+
+int value_duration(const char *text, uint64_t min_ms, uint64_t max_ms, uint64_t *ms, char *why,
+		   unsigned int why_bytes)
+{
+	return value_measure(&duration, text, min_ms, max_ms, ms, why, why_bytes);
+}
+
+int value_size(const char *text, uint64_t min, uint64_t max, uint64_t *bytes, char *why,
+	       unsigned int why_bytes)
+{
+	return value_measure(&size, text, min, max, bytes, why, why_bytes);
 }
 
 int value_count(const char *text, uint64_t min, uint64_t max, uint64_t *count, char *why,

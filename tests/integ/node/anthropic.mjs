@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // Anthropic's SDK. Retries are off: every error shows.
 import Anthropic from "@anthropic-ai/sdk";
-import {Agent, fetch as undiciFetch} from "undici";
-import {check, failure, headers, main, sleep, spread} from "./lib.mjs";
+import {check, failure, headers, main, sleep} from "./lib.mjs";
+import {sessions_by} from "./sdk.mjs";
 
 const MODEL = "m", TOKENS = 8;
 
@@ -36,32 +36,6 @@ async function chat(anthropic, prompt, stream, options) {
 	return {...row, text, finish};
 }
 
-/** Sessions share one client; the session is named per request. */
-async function per_request(url, {prompts, count = 48}) {
-	const anthropic = client(url);
-	return spread(count, prompts.length, async (i) => {
-		const session = i % prompts.length;
-		return {session, ...await chat(anthropic, prompts[session],
-					       Math.floor(i / prompts.length) % 2,
-					       {headers: headers(session)})};
-	});
-}
-
-/** A client per session, named by its default headers; all over one agent of two connections. */
-async function per_client(url, {prompts, count = 48}) {
-	const dispatcher = new Agent({connections: 2});
-	const clients = prompts.map((_, session) => client(url, {
-		defaultHeaders: headers(session), fetch: undiciFetch, fetchOptions: {dispatcher},
-	}));
-	const rows = await spread(count, prompts.length, async (i) => {
-		const session = i % prompts.length;
-		return {session, ...await chat(clients[session], prompts[session],
-					       Math.floor(i / prompts.length) % 2)};
-	});
-	await dispatcher.close();
-	return rows;
-}
-
 /** The SDK's accumulating stream helper, left in the middle every other time. */
 async function abort(url, {count = 4}) {
 	const anthropic = client(url);
@@ -90,9 +64,4 @@ async function timeout(url) {
 		ask("a long prompt", {test_prefill_ms: 20_000}), {headers: headers(0)}))};
 }
 
-/** Both ways of naming a session, one after the other. */
-async function sessions(url, options) {
-	return [await per_request(url, options), await per_client(url, options)];
-}
-
-await main({sessions, abort, timeout});
+await main({sessions: sessions_by(client, chat), abort, timeout});

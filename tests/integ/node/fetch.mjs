@@ -53,7 +53,7 @@ async function abort(url, {count = 8}) {
 }
 
 async function timeout(url) {
-	const error = await failure(fetch(`${url}/hang`, {signal: AbortSignal.timeout(200)}));
+	const error = await failure(fetch(`${url}/hang`, {signal: AbortSignal.timeout(1500)}));
 	return {error, row: await download(url, "t", 1000, 1, "cl")};
 }
 

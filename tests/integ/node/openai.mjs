@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 // OpenAI's SDK. Retries are off: every error shows.
 import OpenAI from "openai";
-import {Agent, fetch as undiciFetch} from "undici";
 import {check, failure, headers, main, sleep, spread} from "./lib.mjs";
+import {sessions_by} from "./sdk.mjs";
 
 const MODEL = "m", TOKENS = 8;
 
@@ -34,32 +34,6 @@ async function chat(openai, prompt, stream, options) {
 	}
 	check(usage.completion_tokens == TOKENS, usage);
 	return {status: response.status, text, server, finish};
-}
-
-/** Sessions share one client; the session is named per request. */
-async function per_request(url, {prompts, count = 48}) {
-	const openai = client(url);
-	return spread(count, prompts.length, async (i) => {
-		const session = i % prompts.length;
-		return {session, ...await chat(openai, prompts[session],
-					       Math.floor(i / prompts.length) % 2,
-					       {headers: headers(session)})};
-	});
-}
-
-/** A client per session, named by its default headers; all over one agent of two connections. */
-async function per_client(url, {prompts, count = 48}) {
-	const dispatcher = new Agent({connections: 2});
-	const clients = prompts.map((_, session) => client(url, {
-		defaultHeaders: headers(session), fetch: undiciFetch, fetchOptions: {dispatcher},
-	}));
-	const rows = await spread(count, prompts.length, async (i) => {
-		const session = i % prompts.length;
-		return {session, ...await chat(clients[session], prompts[session],
-					       Math.floor(i / prompts.length) % 2)};
-	});
-	await dispatcher.close();
-	return rows;
 }
 
 async function completions(url, {prompts}) {
@@ -124,9 +98,4 @@ async function streams(url, {prompts, count = 144}) {
 	});
 }
 
-/** Both ways of naming a session, one after the other. */
-async function sessions(url, options) {
-	return [await per_request(url, options), await per_client(url, options)];
-}
-
-await main({sessions, completions, abort, timeout, streams});
+await main({sessions: sessions_by(client, chat), completions, abort, timeout, streams});

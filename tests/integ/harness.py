@@ -229,7 +229,7 @@ class Kvpin(Process):
 
     def unpin(self):
         """Take away what a kvpin that was killed left to its successor."""
-        for directory in glob.glob(f"{self.pin}-splice*"):
+        for directory in glob.glob(self.pin) + glob.glob(f"{self.pin}-splice*"):
             shutil.rmtree(directory)
 
     def status(self, what="status"):

@@ -130,25 +130,35 @@ static struct splice_bpf *skel_open(void)
 	return old ? (struct splice_bpf *)splice_old_bpf__open() : splice_bpf__open();
 }
 
-/* About two connections to a bucket, when all entries are in use; and what is random. */
+/* About two connections to a bucket, when all entries are in use. */
 static int buckets_size(struct kern_splice *k, const struct kern_splice_params *p)
 {
 	struct splice_bpf *skel = k->private->skel;
-	uint32_t nr = 1, mark;
+	uint32_t nr = 1;
 
 	while (nr < p->conns / 2)
 		nr *= 2;
 	k->buckets_mask = nr - 1;
-	if (getentropy(&k->hash, sizeof(k->hash)) || getentropy(&mark, sizeof(mark)))
+	if (getentropy(&k->hash, sizeof(k->hash)))
 		return -errno;
 	for (int i = 0; i < 2; i++) {
 		k->hash.times[i] |= 1;
 		((uint64_t *)skel->rodata->hash_times)[i] = k->hash.times[i];
 	}
 	*(uint32_t *)&skel->rodata->buckets_mask = k->buckets_mask;
-	*(uint32_t *)&skel->rodata->passed_mark =
-		KVPIN_SPLICE_MARK | 1 | (mark & ~KVPIN_SPLICE_MARK_MASK);
 	return bpf_map__set_max_entries(skel->maps.splice_buckets, nr);
+}
+
+/* A mark that no other program on these devices has. */
+static int mark_choose(struct splice_bpf *skel)
+{
+	uint32_t random;
+
+	if (getentropy(&random, sizeof(random)))
+		return -errno;
+	*(uint32_t *)&skel->rodata->passed_mark =
+		KVPIN_SPLICE_MARK | 1 | (random & ~KVPIN_SPLICE_MARK_MASK);
+	return 0;
 }
 
 static int load(struct kern_splice *k, const struct kern_splice_params *p,
@@ -161,6 +171,8 @@ static int load(struct kern_splice *k, const struct kern_splice_params *p,
 	err = bpf_map__set_max_entries(skel->maps.splice_conns, p->conns);
 	if (!err)
 		err = buckets_size(k, p);
+	if (!err)
+		err = mark_choose(skel);
 	if (!err)
 		err = bpf_map__set_max_entries(skel->maps.splice_rings, p->workers);
 	if (!err && p->backends_fd >= 0)

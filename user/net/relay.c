@@ -168,8 +168,7 @@ enum relay_end relay_flush(struct conn *c)
 	ssize_t n;
 
 	while (x->out_ready) {
-		/* Of a corked socket: the last byte waits only if nothing makes its segment full.
-		 */
+		/* Of a corked socket the last byte waits only if nothing fills its segment. */
 		apart = c->splice.holding && x->out_ready > 1;
 		n = send(c->sock.fd, buf_data(&c->out), x->out_ready - apart,
 			 MSG_NOSIGNAL | (apart ? MSG_EOR : 0));

@@ -390,10 +390,10 @@ void splice_unhold(struct conn *c)
 /*
  * Where the client's socket will be when all that it was given went out, in the wire's numbers:
  * found in two ways that must agree, what the program saw sent, and what TCP was given since the
- * connection's beginning. That is known once what the program saw acknowledged
- * agrees too: read after TCP was asked it can only be ahead of it, and @sent, what the program saw
- * sent, read before, can only be behind. An ACK that comes in between and lets as much go as it
- * acknowledges would move both alike.
+ * connection's beginning. That is known once what the program saw acknowledged agrees too: read
+ * after TCP was asked it can only be ahead of it, and @sent, what the program saw sent, read
+ * before, can only be behind. An ACK that comes in between and lets as much go as it acknowledges
+ * would move both alike.
  */
 static bool write_end(struct conn *c, const struct kvpin_splice_conn *kc, uint64_t sent,
 		      struct tcp_probe *client, uint64_t *end)

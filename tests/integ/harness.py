@@ -4,6 +4,7 @@
 Every program listens on a port of its own choosing (port 0) and is ended by its pid. A test that
 leaves a process, or a kvpin that exits with an error or a sanitizer report, fails.
 """
+import fcntl
 import glob
 import json
 import os
@@ -12,7 +13,9 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
 import urllib.error
 import urllib.request
@@ -286,6 +289,11 @@ def request(path, session=None, *fields, body=b"", method=None):
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def unacked(sock):
+    """Bytes sent that the peer's TCP has not acknowledged."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))[0]
 
 
 class Client:

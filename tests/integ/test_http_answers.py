@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Answers that are malformed or break off: a broken answer never looks like a good one."""
-import fcntl
 import json
 import socket
-import struct
 import threading
 import time
 
 import pytest
 
-from harness import NO_CHECKS
+from harness import NO_CHECKS, unacked, wait_until
 from http_help import BAD_CHUNKS, get
 from rawserver import pattern, serve_ok
 
@@ -236,10 +234,7 @@ def test_a_slow_reader_gets_all_bytes_of_a_broken_answer_before_the_end(start, e
         if end == "fin":
             return
         # Until kvpin has read all of it: what it has not read, a RST may take from it.
-        unsent = 1
-        while unsent:
-            time.sleep(0.005)
-            unsent = struct.unpack("i", fcntl.ioctl(conn.sock, 0x5411, b"\0" * 4))[0]
+        wait_until(lambda: unacked(conn.sock) == 0)
         conn.reset()
 
     kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)

@@ -5,7 +5,7 @@
  *
  * Process    stands for
  * server     sends each answer when it was asked for, and again what nobody has acknowledged
- * cpu        server_in() of bpf/splice.bpf.c, on two CPUs: packets overtake each other, and one may
+ * cpu        server_in() (bpf/), on two CPUs: packets overtake each other, and one may
  *            stand still between any two steps for as long as the next answer takes
  * ack        client_in() with a bare ACK, on two CPUs
  * daemon     reads its socket, relays, takes, and goes on when the pair is back

@@ -486,7 +486,7 @@ bool splice_within(struct conn *c)
 	splice_watch_route(c, true);
 	stat_add(&w->stats->spliced, 1);
 	c->x->path = STAT_PATH_SPLICE;
-	c->splice.ended = c->splice.broken = false;
+	c->splice.ended = c->splice.broken = c->splice.lacking = false;
 	u->used = true;
 	conn_set_state(c, CONN_SPLICE);
 	return true;

@@ -44,8 +44,9 @@ struct splice_conn {
 	uint32_t copies_bytes;
 	bool ended;	  /* the server's socket has ended: the client may still have to take */
 	bool broken;	  /* bytes went past that should not have */
+	bool lacking;	  /* what the client lacks may not be forwarded any more */
 	int keepalive_s;  /* of the socket to the server, before splice_watch_route() */
-	uint32_t poll_ms; /* how often the client's ACKs are looked at then */
+	uint32_t poll_ms; /* how often the client's ACKs are looked at when ended or lacking */
 	uint64_t acked;	  /* ... when last looked at */
 	bool based;	  /* `base` is known */
 	uint32_t base;	  /* local number of the first byte to the client */

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+"""The splice path between a client and a server whose every segment a test makes by hand: junk
+behind an answer's end that stands in one packet with good bytes which the client lacks."""
+import os
+import time
+
+import pytest
+
+from harness import pattern
+from rawtcp import FIN, RST, RawServer, RawTcp
+from splice_help import CHUNKED, request
+from test_splice_net import rig  # pylint: disable=unused-import
+
+pytestmark = [pytest.mark.splice_only,
+              pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")]
+
+JUNK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+PIECE = b"4\r\nabcd\r\n"
+LENGTH = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def one_cpu():
+    """What one thread sends from one CPU stays in order."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def raw_pair(rig, start, splices, *args, bases=(1000, 1000)):
+    """(splices, client, server), connected when the client sends."""
+    one, other = rig.peer("c"), rig.peer("s")
+    server = RawServer(other, base=bases[1])
+    splice = splices([server], *args, listen=f"{one.kvpin[4]}:0")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    client = RawTcp(one, splice.kvpin, base=bases[0])
+    start.clients += [client, server]
+    return splice, client, server
+
+
+def begin(splice, client, server, head=CHUNKED, piece=PIECE):
+    """An answer under way, past the daemon; returns how many pieces have come of it."""
+    client.send(request("/", "s"))
+    server.accept()
+    server.take_request()
+    server.send(head)
+    assert client.head()[0] == 200
+    pieces = 0
+    while not splice.running():
+        assert pieces < 100, splice.status()
+        server.send(piece)
+        client.exactly(len(piece))
+        pieces += 1
+    return pieces
+
+
+def lost(client, wanted):
+    """A segment that the client never gets, as far as kvpin and the server can tell."""
+    while True:
+        data = client.segment()[2]
+        if data:
+            assert data == wanted
+            return
+
+
+CASES = {  # (head, what was forwarded and lost, behind it the answer's last bytes, and these)
+    "chunked": (CHUNKED, PIECE, b"0\r\n\r\n", JUNK),
+    "chunked-all-sent": (CHUNKED, PIECE + b"0\r\n\r\n", b"", JUNK),
+    "malformed": (CHUNKED, PIECE, b"", b"zz\r\n"),
+    "length": (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LENGTH, None, PIECE, JUNK),
+}
+
+
+def inseparable(rig, start, splices, case):
+    """An answer whose last bytes stand with junk, and before them one that the client lacks.
+    Returns (splices, client, server, where that begins, what was lost, the end, junk)."""
+    head, gone, end, junk = CASES[case]
+    splice, client, server = raw_pair(rig, start, splices)
+    pieces = begin(splice, client, server, head)
+    if gone is None:  # as much as leaves only the last bytes
+        left = LENGTH - (pieces + 1) * len(PIECE)
+        while left:
+            gone = pattern(min(left, 1400), left)
+            left -= len(gone)
+            at = server.sent
+            server.send(gone)
+            if left:
+                client.exactly(len(gone))
+    else:
+        at = server.sent
+        server.send(gone)
+    lost(client, gone)
+    server.send(end + junk)
+    return splice, client, server, at, gone, end, junk
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_junk_in_one_packet_with_bytes_that_the_client_lacks(rig, start, splices, case):
+    """The server repeats both together: they cannot be forwarded, and the client is told soon that
+    its answer is broken."""
+    splice, client, server, at, *bytes_again = inseparable(rig, start, splices, case)
+    since = time.monotonic()
+    for _ in range(4):
+        server.send(b"".join(bytes_again), at)
+    assert client.ended(8) == "rst"
+    assert not client.buf and time.monotonic() - since < 5
+    assert splice.status()["splice_refused"]["inseparable_bytes"] == 1
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "truncated"
+    splice.wait_idle()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bytes_that_come_apart_from_junk_after_all(rig, start, splices, case):
+    """Nothing is broken off while the client gets on: the rest comes by relay."""
+    splice, client, server, at, gone, end, junk = inseparable(rig, start, splices, case)
+    for _ in range(2):
+        server.send(gone + end + junk, at)
+    server.send(gone, at)
+    assert client.exactly(len(gone)) == gone
+    splice.wait_running(0)
+    server.send(end + junk, at + len(gone))
+    refused = splice.status()["splice_refused"]
+    if case == "malformed":
+        assert client.ended() == "rst" and refused["malformed_chunks"] == 1
+    else:
+        assert client.exactly(len(end)) == end
+        assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
+        assert not client.buf and refused["bytes_behind_answer"] == 1
+    assert "inseparable_bytes" not in refused
+
+
+def test_a_server_that_sent_junk_apart_is_not_asked_again(rig, start, splices):
+    """The junk was dropped; should it come again, it must not pass for the next answer."""
+    splice, client, server = raw_pair(rig, start, splices)
+    begin(splice, client, server)
+    at = server.sent
+    server.send(b"0\r\n\r\n")
+    server.send(JUNK)
+    client.exactly(5)
+    splice.wait_running(0)
+    server.send(JUNK, at + 5)
+    while not server.segment()[1] & (FIN | RST):
+        pass
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
+    assert not client.buf

@@ -197,6 +197,8 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 	}
 	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
+		if (p->bits & (WORD_RST | WORD_FIN))
+			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_ORPHAN);
 		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !p->len))
 			return TC_ACT_SHOT;
 		r->clear = WORD_FIN;

@@ -53,6 +53,12 @@ static __noinline int daemon_dead(__u64 now)
 	return !config || (__s64)(now - config->alive_ns) > DEAD_NS;
 }
 
+/* Will nobody here end the client's connection when the server ends its own? */
+static __always_inline int is_orphan(const struct kvpin_splice_conn *u, __u64 now)
+{
+	return (u->flags & KVPIN_SPLICE_ORPHAN) || daemon_dead(now);
+}
+
 static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
 {
 	__u32 worker = u->worker;

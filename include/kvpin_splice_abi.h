@@ -179,6 +179,8 @@ enum kvpin_splice_flag {
 					     * connection      is not to be used again */
 	KVPIN_SPLICE_INSEPARABLE = 1 << 19, /* since CUT a packet reached from before `end` to
 					     * behind it: its good bytes cannot pass alone */
+	KVPIN_SPLICE_ORPHAN = 1 << 20,	    /* one of the two sockets ended while TAKEN: of a dead
+					     * daemon, nobody else ends a connection then */
 };
 
 /*

@@ -143,3 +143,30 @@ def test_a_server_that_sent_junk_apart_is_not_asked_again(rig, start, splices):
         pass
     assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
     assert not client.buf
+
+
+# ---- a server's RST under a dead daemon
+
+
+@pytest.mark.parametrize("case", ["at-the-next-byte", "behind-a-hole"])
+def test_a_reset_of_the_server_behind_a_dead_daemon(rig, start, splices, case):
+    """It stands in the client's numbers; where the client lacks bytes it asks, and the server says
+    it again."""
+    splice, client, server = raw_pair(rig, start, splices)
+    begin(splice, client, server)
+    splice.kvpin.kill()
+    splice.kvpin.wait()
+    if case == "behind-a-hole":
+        at = server.sent
+        server.send(PIECE)
+        lost(client, PIECE)
+        server.reset()
+        asked = client.segment()
+        assert asked[1] & RST and asked[0] == (client.got + len(PIECE)) & 0xffffffff
+        client.challenge(asked[0])
+        while server.segment()[1] & RST or server.acked != at:
+            pass
+        server.reset(at)
+    else:
+        server.reset()
+    assert client.ended() == "rst" and not client.buf

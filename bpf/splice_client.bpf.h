@@ -146,6 +146,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		return TC_ACT_SHOT;
 	if (pass_fin || rst)
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
+	/* The server says nothing to it. */
+	if (rst)
+		answer_over(u);
 	head_build(h, r);
 	ts_passed(u, h, ms);
 	u->told_server = r->ack;

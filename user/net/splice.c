@@ -47,7 +47,7 @@
 
 /* ---- sockets that the program knows ---- */
 
-static void addr_words(const struct addr *a, __be32 words[4], __be16 *port)
+void splice_addr_words(const struct addr *a, __be32 words[4], __be16 *port)
 {
 	memset(words, 0, 16);
 	*port = a->sa.sa_family == AF_INET ? a->in4.sin_port : a->in6.sin6_port;
@@ -71,8 +71,8 @@ static int device_of(const struct addr *local, const struct addr *remote)
 	__be16 port;
 	__be32 l[4], r[4];
 
-	addr_words(local, l, &port);
-	addr_words(remote, r, &port);
+	splice_addr_words(local, l, &port);
+	splice_addr_words(remote, r, &port);
 	if (!memcmp(l, r, sizeof(l)))
 		return DEVICE_LOOPBACK;
 	if (is_v4(remote)) {
@@ -120,8 +120,8 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	k->worker = w->index;
 	k->backend = backend;
 	k->ifindex = (uint32_t)device;
-	addr_words(&local, k->local, &k->local_port);
-	addr_words(remote, k->remote, &k->remote_port);
+	splice_addr_words(&local, k->local, &k->local_port);
+	splice_addr_words(remote, k->remote, &k->remote_port);
 	err = kern_splice_add(&sp->kern, entry);
 	if (err) {
 		sp->free[sp->nr_free++] = entry;

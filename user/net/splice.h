@@ -22,6 +22,7 @@
 #include "net/sock.h"
 
 struct addr;
+struct balancer;
 struct config;
 struct conn;
 struct upstream;
@@ -83,6 +84,14 @@ void splice_close(struct splice *s);
 
 /** splice_tick() - about ten times a second from the main thread */
 void splice_tick(struct splice *s, const struct config *config);
+
+/**
+ * splice_inherit() - count what keeps servers busy for the clients of dead daemons
+ *
+ * Their streams go on without a daemon; until they end they are requests in flight at the servers
+ * with those addresses. To be called before the first request, and behind each splice_tick().
+ */
+void splice_inherit(struct splice *s, struct balancer *b);
 
 /** splice_kern() - for what only reads: exporter, control */
 struct kern_splice *splice_kern(struct splice *s);

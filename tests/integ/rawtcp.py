@@ -36,14 +36,21 @@ def near(number, seq):
 
 class RawTcp(Client):
     """One end of a connection; harness.Client's reading half. send() is one segment behind all that
-    was sent. Positions count the stream's bytes from 0; base: the first one's sequence number."""
+    was sent. Positions count the stream's bytes from 0; base: the first one's sequence number;
+    wrap: (least, most) bytes from the peer's first one to where its numbers wrap, for which many a
+    connection is tried."""
 
-    def __init__(self, peer, kvpin, timeout=10.0, port=40000, base=1000):  # pylint: disable=W0231
+    def __init__(self, peer, kvpin, timeout=10.0, base=1000, wrap=None):  # pylint: disable=W0231
         self.open(peer, timeout, base)
-        self.ports = port, kvpin.addr[1]
-        self.put(b"", SYN, -1)
-        while not self.more():
-            pass
+        for port in range(20000, 65536):
+            self.ports = port, kvpin.addr[1]
+            self.put(b"", SYN, -1)
+            self.more()
+            if not wrap or wrap[0] <= -self.first & MASK <= wrap[1]:
+                return
+            self.reset()
+            self.got = None
+        raise AssertionError("no connection's numbers wrap soon")
 
     def open(self, peer, timeout, base):
         own, there = peer.own[4].rpartition(".")[0] + ".77", peer.kvpin[4]

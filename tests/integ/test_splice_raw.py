@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The splice path between a client and a server whose every segment a test makes by hand: junk
-behind an answer's end that stands in one packet with good bytes which the client lacks."""
+behind an answer's end that stands in one packet with good bytes which the client lacks, a server's
+RST, sequence numbers that wrap."""
+import itertools
 import os
 import time
 
 import pytest
 
 from harness import pattern
+from rawserver import chunked
 from rawtcp import FIN, RST, RawServer, RawTcp
 from splice_help import CHUNKED, request
 from test_splice_net import rig  # pylint: disable=unused-import
@@ -27,31 +30,31 @@ def one_cpu():
     os.sched_setaffinity(0, before)
 
 
-def raw_pair(rig, start, splices, *args, bases=(1000, 1000)):
+def raw_pair(rig, start, splices, *args, bases=(1000, 1000), wrap=None):
     """(splices, client, server), connected when the client sends."""
     one, other = rig.peer("c"), rig.peer("s")
     server = RawServer(other, base=bases[1])
     splice = splices([server], *args, listen=f"{one.kvpin[4]}:0")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    client = RawTcp(one, splice.kvpin, base=bases[0])
+    client = RawTcp(one, splice.kvpin, base=bases[0], wrap=wrap)
     start.clients += [client, server]
     return splice, client, server
 
 
-def begin(splice, client, server, head=CHUNKED, piece=PIECE):
+def begin(splice, client, server, head=CHUNKED, pieces=itertools.repeat(PIECE)):
     """An answer under way, past the daemon; returns how many pieces have come of it."""
     client.send(request("/", "s"))
     server.accept()
     server.take_request()
     server.send(head)
     assert client.head()[0] == 200
-    pieces = 0
-    while not splice.running():
-        assert pieces < 100, splice.status()
+    for came, piece in enumerate(pieces):
+        if splice.running():
+            return came
+        assert came < 100, splice.status()
         server.send(piece)
-        client.exactly(len(piece))
-        pieces += 1
-    return pieces
+        assert client.exactly(len(piece)) == piece
+    raise AssertionError(splice.status())
 
 
 def lost(client, wanted):
@@ -170,3 +173,60 @@ def test_a_reset_of_the_server_behind_a_dead_daemon(rig, start, splices, case):
     else:
         server.reset()
     assert client.ended() == "rst" and not client.buf
+
+
+# ---- sequence numbers that wrap
+
+SIZE = 3 << 20
+SEGMENT = 1400
+AT_ONCE = 30  # less than a window
+
+
+def answer(framing):
+    """(head, all that follows it)"""
+    body = pattern(SIZE, 5)
+    if framing == "chunked":
+        return CHUNKED, chunked(*(body[i:i + 30011] for i in range(0, SIZE, 30011)))
+    length = b"Content-Length: %d\r\n" % SIZE if framing == "length" else b""
+    return b"HTTP/1.1 200 OK\r\n" + length + b"\r\n", body
+
+
+def carry(client, server, pieces, astray=False):
+    """astray: each second segment comes before its turn, and once more in it."""
+    for i in range(0, len(pieces), AT_ONCE):
+        some, at = pieces[i:i + AT_ONCE], server.sent
+        for n, piece in enumerate(some):
+            if astray and n % 2 and n + 1 < len(some):
+                server.send(some[n + 1], at + len(piece))
+            server.send(piece, at)
+            at += len(piece)
+        assert client.exactly(sum(map(len, some))) == b"".join(some)
+        while server.acked < server.sent:
+            server.segment()
+
+
+@pytest.mark.parametrize("astray", [False, True], ids=["in-order", "astray"])
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_sequence_numbers_that_wrap_in_a_spliced_answer(rig, start, splices, framing, astray):
+    """The server's, kvpin's to the client, and the client's own: each within the same exchange."""
+    head, body = answer(framing)
+    splice, client, server = raw_pair(
+        rig, start, splices, wrap=(SIZE // 8, SIZE * 7 // 8),
+        bases=(-20 & 0xffffffff, -(len(head) + SIZE // 2) & 0xffffffff))
+    pieces = [body[i:i + SEGMENT] for i in range(0, len(body), SEGMENT)]
+    came = begin(splice, client, server, head, pieces)
+    carry(client, server, pieces[came:], astray)
+    # Both wrapped behind the taking.
+    assert came * SEGMENT < SIZE // 8 and client.got < SIZE < client.first
+    assert (server.base + server.sent) & 0xffffffff < SIZE < server.base
+    if framing == "close":
+        server.send(b"", fin=True)
+        assert client.ended() == "fin"
+    else:
+        splice.wait_running(0)
+        client.send(request("/next", "s"))
+        assert b"GET /next" in server.take_request()
+        server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nafter")
+        assert client.answer()[2] == b"after"
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok" and splice.taken() == 1
+    assert ("out_of_order" in splice.status()["splice_refused"]) == (astray and framing == "chunked")

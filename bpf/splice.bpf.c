@@ -10,7 +10,7 @@
  * packet that must not go past is dropped and the pair given back before it (splice_walk.bpf.h);
  * the server sends it again, to the socket. Close: a server's FIN or RST goes to its socket and not
  * to the client: the daemon ends the client's connection as the answer deserves. One that is dead
- * does not: then the FIN goes to the client too.
+ * does not: then they go to the client too.
  */
 #include "splice_client.bpf.h"
 #include "splice_find.bpf.h"

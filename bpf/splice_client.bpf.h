@@ -146,6 +146,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		return TC_ACT_SHOT;
 	if (pass_fin || rst)
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CLIENT_FIN);
+	/* The server says nothing to it. */
+	if (rst)
+		answer_over(u);
 	head_build(h, r);
 	ts_passed(u, h, ms);
 	u->told_server = r->ack;
@@ -197,6 +200,8 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 	}
 	if (is_taken(word)) {
 		/* Only a dead daemon's socket ends here; the stream runs on. */
+		if (p->bits & (WORD_RST | WORD_FIN))
+			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_ORPHAN);
 		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !p->len))
 			return TC_ACT_SHOT;
 		r->clear = WORD_FIN;

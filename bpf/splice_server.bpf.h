@@ -2,7 +2,7 @@
 /*
  * Packets of a connection to a server. Those that come from it: while the pair is taken, the answer
  * goes to the client; a FIN or RST goes to the socket and not to the client, because the daemon
- * ends the client's connection as the answer deserves. One that is dead does not: then the FIN goes
+ * ends the client's connection as the answer deserves. One that is dead does not: then both go
  * to the client too. Those that its socket sends: the requests, and what keeps the server at bay.
  */
 #ifndef SPLICE_SERVER_BPF_H
@@ -104,11 +104,19 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	}
 	if (p->bits & WORD_RST) {
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
+		answer_over(u);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);
 		if (!still_taken(u, word))
 			return TC_ACT_SHOT;
 		packet_rewrite(skb, p, h, r);
-		return TC_ACT_UNSPEC;
+		/* One that lacks bytes of its socket here gets those first; when it has
+		 * acknowledged them the server is asked, and says it again. */
+		if (p->len || c->acked < u->to || !is_orphan(u, p->now))
+			return TC_ACT_UNSPEC;
+		/* Where it does not stand at the client's next byte, the client asks the server
+		 * (RFC 9293 3.10.7.4), whose answer comes here too and does. */
+		packet_copy_in(skb);
+		goto onward;
 	}
 	if (p->len) {
 		if (splice_framing(skb, p, h, u, c) == FRAMING_DROP)
@@ -123,7 +131,8 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_FIN);
 		if (u->framing == KVPIN_SPLICE_CLOSE && !u->end)
 			__sync_lock_test_and_set(&u->end, u->to + (u->fin - u->from));
-		pass_fin = daemon_dead(p->now);
+		pass_fin = is_orphan(u, p->now);
+		answer_over(u);
 	}
 	end = u->end;
 	if (end && u->counted && !(u->flags & KVPIN_SPLICE_CUT) &&
@@ -140,6 +149,7 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 			return TC_ACT_UNSPEC;
 		packet_copy_in(skb);
 	}
+onward:
 	ack_win = c->ack_win;
 	__builtin_memset(r, 0, sizeof(*r));
 	r->seq = (__u32)(u->to + (at - u->from));
@@ -156,7 +166,8 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	head_build(h, r);
 	if (!r->no_ts)
 		ts_passed(c, h, ms);
-	seq_raise(&c->sent, r->seq + p->len, c->acked);
+	if (!(p->bits & WORD_RST))
+		seq_raise(&c->sent, r->seq + p->len, c->acked);
 	packet_write_to(skb, p, h, c);
 	return packet_send(skb, c);
 }
@@ -180,8 +191,10 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 	rewrite_begin(r, p);
 	if (is_taken(word)) {
 		/* The client acknowledges; the socket only repeats itself, or probes. */
-		if (p->bits & (WORD_FIN | WORD_RST))
+		if (p->bits & (WORD_FIN | WORD_RST)) {
+			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_ORPHAN);
 			return TC_ACT_SHOT;
+		}
 		client = u->peer - 1;
 		c = bpf_map_lookup_elem(&splice_conns, &client);
 		r->ack = u->told_server;

@@ -53,6 +53,12 @@ static __noinline int daemon_dead(__u64 now)
 	return !config || (__s64)(now - config->alive_ns) > DEAD_NS;
 }
 
+/* Will nobody here end the client's connection when the server ends its own? */
+static __always_inline int is_orphan(const struct kvpin_splice_conn *u, __u64 now)
+{
+	return (u->flags & KVPIN_SPLICE_ORPHAN) || daemon_dead(now);
+}
+
 static __always_inline void *splice_ring(const struct kvpin_splice_conn *u)
 {
 	__u32 worker = u->worker;
@@ -123,13 +129,20 @@ static __always_inline void splice_times(struct kvpin_splice_conn *u, int token,
 
 /*
  * From here on nothing more goes past: what was forwarded so far is the end for this path, and the
- * relay goes on behind it, with what the server sends again.
+ * relay goes on behind it, with what the server sends again. If the client lacks some of what was
+ * forwarded, and the server sends that together with what is behind it, neither can pass: the
+ * daemon sees whether the client gets it after all.
  */
 static __noinline int splice_cut(struct kvpin_splice_conn *u, const struct kvpin_splice_conn *c,
 				 __u32 entry, __u8 reason)
 {
-	if (u->flags & KVPIN_SPLICE_CUT)
+	if (u->flags & KVPIN_SPLICE_INSEPARABLE)
 		return 0;
+	if (u->flags & KVPIN_SPLICE_CUT) {
+		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_INSEPARABLE);
+		splice_event(u, entry, KVPIN_SPLICE_EVENT_CUT);
+		return 0;
+	}
 	u->reason = reason;
 	__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_CUT);
 	/* Sequentially consistent against the client's ACKs. */
@@ -357,6 +370,8 @@ __noinline int splice_framing(struct __sk_buff *skb, struct packet *p, struct tc
 			return FRAMING_FORWARD;
 		if (p->at < stop)
 			splice_cut(u, c, p->entry, KVPIN_SPLICE_REFUSED_BEHIND_END);
+		else if (!(u->flags & KVPIN_SPLICE_CUT))
+			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_BEHIND);
 		return FRAMING_DROP;
 	}
 	if (u->framing == KVPIN_SPLICE_CLOSE)

@@ -69,6 +69,9 @@
 	X(BEHIND_END, "bytes_behind_answer") /* a packet with the end and more */                  \
 	X(MALFORMED, "malformed_chunks")                                                           \
 	X(CHUNKS, "many_chunks") /* more in one packet than the program walks */                   \
+	/* broken off, by the daemon: behind one of these three, what the client lacks comes only  \
+	 * in one packet with bytes that must not pass */                                          \
+	X(INSEPARABLE, "inseparable_bytes")                                                        \
 	/* not a refusal */                                                                        \
 	X(ORDER, "out_of_order") /* the daemon follows the framing from here on */
 
@@ -170,8 +173,14 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_BROKEN = 1 << 14, /* client's: given back while bytes of its socket before `to`
 					* were not yet acknowledged; those keep `off_taken` */
 	KVPIN_SPLICE_RESET = 1 << 15,  /* a RST passed: nothing more comes of this connection */
-	KVPIN_SPLICE_FIN_SENT = 1 << 16, /* the socket's; `sent` counts it */
-	KVPIN_SPLICE_CHAINED = 1 << 17,	 /* the peer is another kvpin's socket, of this host */
+	KVPIN_SPLICE_FIN_SENT = 1 << 16,    /* the socket's; `sent` counts it */
+	KVPIN_SPLICE_CHAINED = 1 << 17,	    /* the peer is another kvpin's socket, of this host */
+	KVPIN_SPLICE_BEHIND = 1 << 18,	    /* bytes came behind the answer's end: the server's
+					     * connection      is not to be used again */
+	KVPIN_SPLICE_INSEPARABLE = 1 << 19, /* since CUT a packet reached from before `end` to
+					     * behind it: its good bytes cannot pass alone */
+	KVPIN_SPLICE_ORPHAN = 1 << 20,	    /* one of the two sockets ended while TAKEN: of a dead
+					     * daemon, nobody else ends a connection then */
 };
 
 /*

@@ -38,6 +38,18 @@ def abi_version():
         return int(re.search(r"#define KVPIN_ABI_VERSION (\d+)", f.read()).group(1))
 
 
+def map_at(path, prot):
+    """A pinned array's memory, and the bytes of one value."""
+    info = json.loads(subprocess.run(["bpftool", "-j", "map", "show", "pinned", path],
+                                     capture_output=True, check=True).stdout)
+    libbpf = ctypes.CDLL("libbpf.so.1")
+    fd = libbpf.bpf_obj_get(path.encode())
+    assert fd >= 0
+    memory = mmap.mmap(fd, info["max_entries"] * info["bytes_value"], prot=prot)
+    os.close(fd)
+    return memory, info["bytes_value"]
+
+
 class Kernel:
     """The maps of one kvpin, by bpftool; the words of its connections by mmap()."""
 
@@ -103,15 +115,7 @@ class Kernel:
 
     def map(self, name, prot):
         """An array's memory, and the bytes of one value."""
-        path = f"{self.kvpin.pin}/{name}"
-        info = json.loads(subprocess.run(["bpftool", "-j", "map", "show", "pinned", path],
-                                         capture_output=True, check=True).stdout)
-        libbpf = ctypes.CDLL("libbpf.so.1")
-        fd = libbpf.bpf_obj_get(path.encode())
-        assert fd >= 0
-        memory = mmap.mmap(fd, info["max_entries"] * info["bytes_value"], prot=prot)
-        os.close(fd)
-        return memory, info["bytes_value"]
+        return map_at(f"{self.kvpin.pin}/{name}", prot)
 
     def writable(self, name):
         """To write what the programs write when memory is short."""

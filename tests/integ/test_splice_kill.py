@@ -107,11 +107,13 @@ def test_a_kill_at_any_moment_of_a_taking_loses_nothing(start, splices, rig, man
     assert whole >= 20
 
 
-@pytest.mark.parametrize("later", [0.3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("later", [0, 0.3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["fin", "rst"])
 @pytest.mark.parametrize("length", [None, 200000], ids=["whole", "truncated"])
-def test_the_end_of_a_servers_connection_behind_the_daemons(start, splices, later, length):
-    """All of the answer has come to the client, and only the server's FIN ends it: the client is told
-    of it also when the daemon has died, a moment before or so long that its sockets do nothing."""
+def test_the_end_of_a_servers_connection_behind_the_daemons(start, splices, later, how, length):
+    """All of the answer has come to the client, and only the server's FIN or RST ends it: the client
+    is told of it at once also when the daemon has died, a moment before or so long that its sockets
+    do nothing."""
     ending = threading.Event()
 
     def serve(conn):
@@ -122,6 +124,8 @@ def test_the_end_of_a_servers_connection_behind_the_daemons(start, splices, late
             conn.send(pattern(10000))
             time.sleep(0.01)
         ending.wait(30)
+        if how == "rst":
+            conn.reset()
 
     splice = splices([start.raw(serve)], "--splice-body", "10KiB")
     client = start.client(splice.kvpin, timeout=20)
@@ -132,5 +136,7 @@ def test_the_end_of_a_servers_connection_behind_the_daemons(start, splices, late
     splice.kvpin.kill()
     splice.kvpin.wait()
     time.sleep(later)
+    since = time.monotonic()
     ending.set()
-    assert client.ended(20) == "fin"
+    assert client.ended(20) == how
+    assert time.monotonic() - since < 3 and not client.buf

@@ -442,6 +442,29 @@ static void a_lost_host_takes_the_caches_of_all_its_servers(void **state)
 	assert_int_equal(now[3], before[3]); /* no server */
 }
 
+static void what_a_dead_kvpin_left_is_in_flight_until_it_ends(void **state)
+{
+	struct backend *b = &t.slot[0];
+
+	want("a", 1, 1);
+	c.backend[0].slots = 3;
+	apply(0);
+	assert_true(backend_take(b));
+	assert_false(backend_inherit(b, 2));
+	assert_int_equal(backend_inflight(b), 3);
+	assert_false(backend_take(b));
+	assert_false(backend_inherit(b, 2));
+	assert_int_equal(backend_inflight(b), 3);
+	/* More than there are slots: they were sent there. */
+	assert_false(backend_inherit(b, 5));
+	assert_int_equal(backend_inflight(b), 6);
+	assert_true(backend_inherit(b, 1));
+	assert_true(backend_take(b));
+	backend_inflight_add(b, -2);
+	assert_true(backend_inherit(b, 0));
+	assert_int_equal(backend_inflight(b), 0);
+}
+
 static void names_cover_every_state_and_cause(void **state)
 {
 	unsigned int i;
@@ -522,6 +545,7 @@ int main(void)
 		TEST(checks_that_come_on_again_decide_at_once),
 		TEST(whatever_ends_a_server_writes_its_cache_off_and_nothing_else_does),
 		TEST(a_lost_host_takes_the_caches_of_all_its_servers),
+		TEST(what_a_dead_kvpin_left_is_in_flight_until_it_ends),
 		TEST(names_cover_every_state_and_cause),
 		TEST(reports_of_many_threads_tell_each_change_exactly_once),
 	};

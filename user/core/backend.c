@@ -359,6 +359,15 @@ bool backend_take(struct backend *b)
 	return true;
 }
 
+bool backend_inherit(struct backend *b, uint32_t nr)
+{
+	uint32_t was = atomic_exchange_explicit(&b->inherited, nr, memory_order_relaxed);
+
+	if (nr != was)
+		backend_inflight_add(b, (int)(nr - was));
+	return nr < was;
+}
+
 void backend_drain(struct backend *b, uint64_t deadline_ms, uint32_t idle_ms)
 {
 	b->drain_over = false;

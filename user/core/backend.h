@@ -68,6 +68,7 @@ struct backend {
 	_Atomic bool slots_auto;      /* slots are what the server says */
 	_Atomic uint32_t good, bad;   /* consecutive results of the check, since the last change */
 	_Atomic bool checked;	      /* a first result is in */
+	_Atomic uint32_t inherited;   /* of those in flight, what backend_inherit() was told last */
 };
 
 struct backend_table {
@@ -111,6 +112,14 @@ static inline void backend_inflight_add(struct backend *b, int n)
  * taken. Any thread.
  */
 bool backend_take(struct backend *b);
+
+/**
+ * backend_inherit() - so many requests that a dead kvpin had sent there still run
+ * @nr: all of them; they count as in flight from now on, instead of as many as were told before
+ *
+ * Returns true when they have become fewer: a slot may be free. Main thread.
+ */
+bool backend_inherit(struct backend *b, uint32_t nr);
 
 struct session_table;
 

@@ -247,6 +247,17 @@ void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns)
 		splice_pins_tick(&k->private->pins, now - idle_ns);
 }
 
+void kern_splice_inherited(const struct kern_splice *k,
+			   void (*each)(void *arg, const struct kvpin_splice_conn *server),
+			   void *arg)
+{
+	const struct splice_pins *pins = &k->private->pins;
+
+	for (unsigned int i = 0; i < pins->nr_old; i++)
+		for (uint32_t n = 0; n < pins->old[i].legacy.nr; n++)
+			each(arg, &pins->old[i].legacy.conns[pins->old[i].legacy.entry[n]]);
+}
+
 /* ---- attaching ---- */
 
 static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd,
@@ -337,8 +348,8 @@ static int publish(struct kern_splice *k, const struct kern_text *t)
 		return 0;
 	for (uint32_t i = 0; i < nr; i++)
 		links[i] = priv->hook[i].link_fd;
-	err = splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config), links,
-				  nr, t);
+	err = splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config),
+				  bpf_map__fd(priv->skel->maps.splice_conns), links, nr, t);
 	if (err)
 		return err;
 	err = splice_pins_keep(&priv->pins);

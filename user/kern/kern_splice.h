@@ -81,6 +81,16 @@ void kern_splice_close(struct kern_splice *k);
  */
 void kern_splice_tick(struct kern_splice *k, uint64_t idle_ns);
 
+/**
+ * kern_splice_inherited() - streams of dead daemons that ran when kern_splice_tick() last looked
+ * @each: gets the entry of each stream's server: its address counts
+ *
+ * The caller serialises it with kern_splice_tick().
+ */
+void kern_splice_inherited(const struct kern_splice *k,
+			   void (*each)(void *arg, const struct kvpin_splice_conn *server),
+			   void *arg);
+
 /** kern_splice_add() - packets of k->conns[@entry] are looked at from now on; its addresses are
  * set. What stood there with the same addresses is one that is over. The caller serialises it with
  * kern_splice_del(); no system call. Returns 0, or -E2BIG: its bucket is full. */

@@ -35,11 +35,15 @@ static const uint64_t *view_used(const struct splice_pins *p, const char *name)
 	return (const uint64_t *)((char *)mem + offsetof(struct kvpin_splice_config, used_ns));
 }
 
+static struct kvpin_splice_config *config_of(const uint64_t *used_ns)
+{
+	return (void *)((char *)used_ns - offsetof(struct kvpin_splice_config, used_ns));
+}
+
 static void unview_used(const uint64_t *used_ns)
 {
 	if (used_ns)
-		munmap((char *)used_ns - offsetof(struct kvpin_splice_config, used_ns),
-		       sizeof(struct kvpin_splice_config));
+		munmap(config_of(used_ns), sizeof(struct kvpin_splice_config));
 }
 
 static void notes_of(const struct splice_pins *p, const char *name, int dir_fd,
@@ -67,18 +71,22 @@ static void old_drop(struct splice_pins *p, const char *name, int dir_fd)
 static void old_keep(struct splice_pins *p, const char *name, int dir_fd)
 {
 	struct splice_pins_old *old = &p->old[p->nr_old];
+	char path[PINS_PATH_BYTES];
 
 	if (p->nr_old == SPLICE_PINS_OLD_MAX || !(old->used_ns = view_used(p, name))) {
 		old_drop(p, name, dir_fd);
 		return;
 	}
 	notes_of(p, name, dir_fd, &old->notes);
+	snprintf(path, sizeof(path), "%s/%s", p->dir.parent, name);
+	splice_legacy_open(&old->legacy, path, config_of(old->used_ns));
 	if (p->dir.uid && fchown(dir_fd, p->dir.uid, p->dir.gid))
 		LOG(WARN, "pins of a former kvpin cannot be given away", F_STR("dir", name));
 	snprintf(old->name, sizeof(old->name), "%s", name);
 	old->dir_fd = dir_fd;
 	p->nr_old++;
-	LOG(INFO, "spliced streams of a former kvpin go on", F_STR("dir", name));
+	LOG(INFO, "spliced streams of a former kvpin go on", F_STR("dir", name),
+	    F_UINT("counted", old->legacy.nr));
 }
 
 /* The directory in place, when its daemon is dead, gets another name. */
@@ -141,11 +149,19 @@ static void collect(struct splice_pins *p)
 		closedir(dir);
 }
 
+static void old_close(struct splice_pins_old *old)
+{
+	splice_legacy_close(&old->legacy);
+	unview_used(old->used_ns);
+	close(old->dir_fd);
+}
+
 unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns)
 {
 	for (unsigned int i = 0; i < p->nr_old;) {
 		struct splice_pins_old *old = &p->old[i];
 
+		splice_legacy_look(&old->legacy, before_ns);
 		if (__atomic_load_n(old->used_ns, __ATOMIC_RELAXED) >= before_ns) {
 			i++;
 			continue;
@@ -153,8 +169,7 @@ unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns)
 		if (pins_dir_remove(&p->dir, old->name, old->dir_fd, NULL, NULL))
 			LOG(WARN, "directory of pins not removed", F_STR("dir", old->name));
 		tc_keeper_look(&p->keeper);
-		unview_used(old->used_ns);
-		close(old->dir_fd);
+		old_close(old);
 		*old = p->old[--p->nr_old];
 	}
 	return p->nr_old;
@@ -176,12 +191,14 @@ int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t g
 	return err ? err : pins_dir_make(&p->dir, t);
 }
 
-int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
-			const struct kern_text *t)
+int splice_pins_publish(struct splice_pins *p, int config_fd, int conns_fd, const int *links,
+			unsigned int nr, const struct kern_text *t)
 {
 	char name[16];
 	int err = pins_dir_pin(&p->dir, config_fd, "config", t);
 
+	if (!err)
+		err = pins_dir_pin(&p->dir, conns_fd, "conns", t);
 	for (unsigned int i = 0; i < nr && !err; i++) {
 		snprintf(name, sizeof(name), "link%u", i);
 		err = pins_dir_pin(&p->dir, links[i], name, t);
@@ -253,10 +270,8 @@ void splice_pins_end(struct splice_pins *p)
 		LOG(WARN, "directory of pins not removed", F_STR("dir", name));
 	tc_keeper_stop(&p->keeper);
 	/* Streams that still run are the next kvpin's. */
-	for (unsigned int i = 0; i < p->nr_old; i++) {
-		unview_used(p->old[i].used_ns);
-		close(p->old[i].dir_fd);
-	}
+	for (unsigned int i = 0; i < p->nr_old; i++)
+		old_close(&p->old[i]);
 	p->nr_old = 0;
 	pins_dir_close(&p->dir);
 }

@@ -6,8 +6,9 @@
  * Happy path: splice_pins_begin() makes and locks a directory, splice_pins_publish() pins and puts
  * it in place, splice_pins_end() removes it. A dead daemon's directory is found unlocked: it is put
  * aside, and its program runs beside this daemon's own until no connection has used it for a while
- * (splice_pins_tick()). So the two never share a map, and may be of different versions; of the
- * other's only `used_ns` is read, which never moves (include/kvpin_splice_abi.h).
+ * (splice_pins_tick()). So the two never write to one map, and may be of different versions; of
+ * another version's only `used_ns` is read, which never moves (include/kvpin_splice_abi.h), of the
+ * same version's the streams too that still run (splice_legacy.h).
  */
 #ifndef KERN_SPLICE_PINS_H
 #define KERN_SPLICE_PINS_H
@@ -18,6 +19,7 @@
 
 #include "kern/kern_log.h"
 #include "kern/pins_dir.h"
+#include "kern/splice_legacy.h"
 #include "kern/tc_keeper.h"
 
 #define SPLICE_PINS_OLD_MAX 8
@@ -28,6 +30,7 @@ struct splice_pins_old {
 	int dir_fd;		 /* locked */
 	const uint64_t *used_ns; /* in its mapped configuration */
 	struct tc_notes notes;	 /* its filters, where it had no links */
+	struct splice_legacy legacy;
 };
 
 struct splice_pins {
@@ -49,9 +52,9 @@ int splice_pins_begin(struct splice_pins *p, const char *dir, uid_t uid, gid_t g
 		      const struct kern_text *t);
 
 /** splice_pins_publish() - pin these and put the directory in place; 0 or -errno with a text
- * @config_fd: the map of configuration; @links: of the attachments */
-int splice_pins_publish(struct splice_pins *p, int config_fd, const int *links, unsigned int nr,
-			const struct kern_text *t);
+ * @config_fd, @conns_fd: the maps of configuration and connections; @links: of the attachments */
+int splice_pins_publish(struct splice_pins *p, int config_fd, int conns_fd, const int *links,
+			unsigned int nr, const struct kern_text *t);
 
 /** splice_pins_add() - pin one more attachment, as link@nr; 0 or -errno */
 int splice_pins_add(const struct splice_pins *p, int link, unsigned int nr);
@@ -74,8 +77,8 @@ bool splice_pins_noted_qdisc(const struct splice_pins *p, int ifindex);
  * those of dead daemons, go with their directories. 0 or -errno. */
 int splice_pins_keep(struct splice_pins *p);
 
-/** splice_pins_tick() - remove what dead daemons left and nobody has used since @before_ns.
- * Returns how many are left. */
+/** splice_pins_tick() - look at what dead daemons left, and remove what nobody has used since
+ * @before_ns. Returns how many are left. */
 unsigned int splice_pins_tick(struct splice_pins *p, uint64_t before_ns);
 
 /** splice_pins_end() - remove what this process pinned, unlock, close */

@@ -447,6 +447,11 @@ void exchange_timeout(struct conn *c)
 			       "server_timeout", 0);
 }
 
+void exchange_truncated(struct conn *c)
+{
+	exchange_broken(c, OUTCOME_TRUNCATED);
+}
+
 bool exchange_reads_client(const struct conn *c)
 {
 	if (c->client_eof)

@@ -48,6 +48,9 @@ void exchange_server_lost(struct conn *c);
 /** exchange_timeout() - nothing moved for too long in CONN_EXCHANGE */
 void exchange_timeout(struct conn *c);
 
+/** exchange_truncated() - no more of the answer can come, in CONN_EXCHANGE: break it off */
+void exchange_truncated(struct conn *c);
+
 /** exchange_slot() - CONN_WAIT: a slot was handed over: send */
 void exchange_slot(struct conn *c);
 

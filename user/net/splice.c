@@ -47,7 +47,7 @@
 
 /* ---- sockets that the program knows ---- */
 
-static void addr_words(const struct addr *a, __be32 words[4], __be16 *port)
+void splice_addr_words(const struct addr *a, __be32 words[4], __be16 *port)
 {
 	memset(words, 0, 16);
 	*port = a->sa.sa_family == AF_INET ? a->in4.sin_port : a->in6.sin6_port;
@@ -79,8 +79,8 @@ static int way_of(const struct addr *local, const struct addr *remote, struct de
 	__be32 l[4], r[4];
 	__be16 port;
 
-	addr_words(local, l, &port);
-	addr_words(remote, r, &port);
+	splice_addr_words(local, l, &port);
+	splice_addr_words(remote, r, &port);
 	if (!memcmp(l, r, sizeof(l)) || (is_v4(remote) && (ntohl(r[0]) >> 24) == IN_LOOPBACKNET)) {
 		*way = (struct device_way){.ifindex = DEVICE_LOOPBACK};
 		return 0;
@@ -134,8 +134,8 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	k->worker = w->index;
 	k->backend = backend;
 	way_set(k, &way);
-	addr_words(&local, k->local, &k->local_port);
-	addr_words(remote, k->remote, &k->remote_port);
+	splice_addr_words(&local, k->local, &k->local_port);
+	splice_addr_words(remote, k->remote, &k->remote_port);
 	err = kern_splice_add(&sp->kern, entry);
 	if (err) {
 		sp->free[sp->nr_free++] = entry;
@@ -506,7 +506,7 @@ bool splice_within(struct conn *c)
 	splice_watch_route(c, true);
 	stat_add(&w->stats->spliced, 1);
 	c->x->path = STAT_PATH_SPLICE;
-	c->splice.ended = c->splice.broken = false;
+	c->splice.ended = c->splice.broken = c->splice.lacking = false;
 	u->used = true;
 	conn_set_state(c, CONN_SPLICE);
 	return true;

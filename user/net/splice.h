@@ -22,6 +22,7 @@
 #include "net/sock.h"
 
 struct addr;
+struct balancer;
 struct config;
 struct conn;
 struct upstream;
@@ -44,8 +45,9 @@ struct splice_conn {
 	uint32_t copies_bytes;
 	bool ended;	  /* the server's socket has ended: the client may still have to take */
 	bool broken;	  /* bytes went past that should not have */
+	bool lacking;	  /* what the client lacks may not be forwarded any more */
 	int keepalive_s;  /* of the socket to the server, before splice_watch_route() */
-	uint32_t poll_ms; /* how often the client's ACKs are looked at then */
+	uint32_t poll_ms; /* how often the client's ACKs are looked at when ended or lacking */
 	uint64_t acked;	  /* ... when last looked at */
 	bool based;	  /* `base` is known */
 	uint32_t base;	  /* local number of the first byte to the client */
@@ -82,6 +84,14 @@ void splice_close(struct splice *s);
 
 /** splice_tick() - about ten times a second from the main thread */
 void splice_tick(struct splice *s, const struct config *config);
+
+/**
+ * splice_inherit() - count what keeps servers busy for the clients of dead daemons
+ *
+ * Their streams go on without a daemon; until they end they are requests in flight at the servers
+ * with those addresses. To be called before the first request, and behind each splice_tick().
+ */
+void splice_inherit(struct splice *s, struct balancer *b);
 
 /** splice_kern() - for what only reads: exporter, control */
 struct kern_splice *splice_kern(struct splice *s);

@@ -18,8 +18,9 @@
 #include "net/tcp_probe.h"
 #include "net/turn.h"
 
-/* The server has ended too early: how often the client's ACKs are looked at, and how long it may
- * acknowledge nothing of what it was sent. */
+/* The server has ended too early, or sends what the client lacks in no packet that may pass: how
+ * often the client's ACKs are looked at, and how long it may acknowledge nothing of what it was
+ * sent. */
 #define POLL_MIN_MS 1
 #define POLL_MAX_MS 32
 #define POLL_END_MS 1000
@@ -106,7 +107,7 @@ static void books_back(struct conn *c, bool early)
 		x->ttft_ns = ks->ttft_ns;
 		turn_first_token(c);
 	}
-	if (ks->flags & (KVPIN_SPLICE_SERVER_FIN | KVPIN_SPLICE_SERVER_RST))
+	if (ks->flags & (KVPIN_SPLICE_SERVER_FIN | KVPIN_SPLICE_SERVER_RST | KVPIN_SPLICE_BEHIND))
 		x->close_upstream = true;
 	if (ks->flags & KVPIN_SPLICE_CLIENT_FIN)
 		c->eof_passed = true;
@@ -147,6 +148,47 @@ static bool truncated(const struct kvpin_splice_conn *ks, const struct kvpin_spl
 	return !known || known > *end;
 }
 
+/* Its ACKs are looked at every poll_ms. */
+static void watch_begin(struct conn *c)
+{
+	c->splice.poll_ms = POLL_MIN_MS;
+	c->splice.acked = 0;
+	conn_touch(c);
+}
+
+static void watch(struct conn *c, uint64_t acked)
+{
+	if (acked == c->splice.acked)
+		return;
+	c->splice.acked = acked;
+	c->splice.poll_ms = POLL_MIN_MS;
+	conn_touch(c);
+}
+
+/* The program drops the packets that would bring what the client lacks (KVPIN_SPLICE_INSEPARABLE).
+ * If it does not get that in others, its answer is broken off here. */
+static void lacking_look(struct conn *c, struct kvpin_splice_conn *kc, struct kvpin_splice_conn *ks,
+			 uint64_t acked)
+{
+	struct worker *w = c->worker;
+
+	if (!c->splice.lacking) {
+		c->splice.lacking = true;
+		watch_begin(c);
+	}
+	watch(c, acked);
+	conn_rearm(c);
+	if (uv_now(&w->loop) < c->activity_ms + POLL_END_MS || !give_back(ks, kc, sent_end(ks, kc)))
+		return;
+	splice_refuse(w, KVPIN_SPLICE_REFUSED_INSEPARABLE);
+	LOG(WARN, "answer broken off: its server sends good bytes only together with others",
+	    F_STR("backend", c->x->backend->name),
+	    F_STR("reason", stat_splice_refusal_names[ks->reason]));
+	books_back(c, true);
+	conn_set_state(c, CONN_EXCHANGE);
+	exchange_truncated(c);
+}
+
 void splice_look(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -169,11 +211,7 @@ void splice_look(struct conn *c)
 			if (!give_back(ks, kc, end))
 				return;
 		} else if (c->splice.ended && truncated(ks, kc, &end)) {
-			if (acked != c->splice.acked) {
-				c->splice.acked = acked;
-				c->splice.poll_ms = POLL_MIN_MS;
-				conn_touch(c);
-			}
+			watch(c, acked);
 			if (ks->fin && acked < end &&
 			    uv_now(&w->loop) < c->activity_ms + POLL_END_MS)
 				return;
@@ -182,6 +220,8 @@ void splice_look(struct conn *c)
 				resume(c, true);
 			return;
 		} else {
+			if (ks->flags & KVPIN_SPLICE_INSEPARABLE)
+				lacking_look(c, kc, ks, acked);
 			return;
 		}
 	}
@@ -191,15 +231,13 @@ void splice_look(struct conn *c)
 void splice_server_ended(struct conn *c)
 {
 	c->splice.ended = true;
-	c->splice.poll_ms = POLL_MIN_MS;
-	c->splice.acked = 0;
-	conn_touch(c);
+	watch_begin(c);
 	splice_look(c);
 }
 
 uint64_t splice_due_ms(const struct conn *c)
 {
-	if (c->splice.ended)
+	if (c->splice.ended || c->splice.lacking)
 		return uv_now(&c->worker->loop) + c->splice.poll_ms;
 	if (c->client_rdhup)
 		return uv_now(&c->worker->loop) + POLL_MAX_MS;
@@ -220,7 +258,7 @@ void splice_timeout(struct conn *c)
 		conn_close(c, CONN_CLOSE_CLIENT_GONE);
 		return;
 	}
-	if (c->splice.ended && c->splice.poll_ms < POLL_MAX_MS)
+	if ((c->splice.ended || c->splice.lacking) && c->splice.poll_ms < POLL_MAX_MS)
 		c->splice.poll_ms *= 2;
 	splice_look(c);
 	if (c->state != CONN_SPLICE)

@@ -45,6 +45,10 @@ void splice_device_leave(struct splice *s, int ifindex);
 /** splice_sock_moved() - ways have changed: is the peer reached over another device now? */
 void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const struct addr *remote);
 
+/** splice_addr_words() - an address and port as they stand in a connection's entry; IPv4 in IPv6
+ * is IPv4 */
+void splice_addr_words(const struct addr *a, __be32 words[4], __be16 *port);
+
 /** splice_refuse() - count why an answer stays with the relay; returns false */
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);
 

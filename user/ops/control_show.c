@@ -111,7 +111,7 @@ static json_t *peers_json(const struct balancer *b)
 enum MHD_Result control_status(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const struct balancer *b = v->p.balancer;
-	uint64_t requests[STAT_PATH_NR] = {0};
+	uint64_t requests[STAT_PATH_NR] = {0}, inherited = 0;
 	json_t *body, *listen;
 	struct metrics_sum *sum;
 	char text[ADDR_TEXT_MAX];
@@ -162,6 +162,9 @@ enum MHD_Result control_status(const struct control_view *v, struct MHD_Connecti
 			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
 					 KVPIN_SPLICE_REFUSED_NR));
 	json_object_set_new(body, "splice_devices", devices_json(b));
+	for (uint32_t slot = 0; slot < BACKENDS_MAX; slot++)
+		inherited += atomic_load(&b->backends.slot[slot].inherited);
+	control_put_int(body, "splice_inherited", inherited);
 	control_put_int(body, "steer_queued_bytes", sum->steer_queued);
 	control_put_int(body, "config_reloads", atomic_load(&b->reloads));
 	free(sum);
@@ -212,6 +215,7 @@ static json_t *backend_json(const struct control_view *v, const struct metrics_s
 	control_put_int(o, "slots", atomic_load(&s->slots));
 	control_put_bool(o, "slots_auto", atomic_load(&s->slots_auto));
 	control_put_int(o, "inflight", backend_inflight(s));
+	control_put_int(o, "inherited", atomic_load(&s->inherited));
 	control_put_int(o, "waiting", backend_queued(s));
 	control_put_int(o, "exchange_ms", atomic_load(&s->exchange_ms));
 	control_put_int(o, "prefill_tokens_per_s", atomic_load(&s->rate) / GUARD_TOKEN_BYTES);

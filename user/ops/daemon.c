@@ -142,8 +142,10 @@ static void on_tick(uv_timer_t *timer)
 
 	pthread_rwlock_wrlock(&d->lock);
 	balancer_tick(&d->balancer);
-	if (d->splice)
+	if (d->splice) {
 		splice_tick(d->splice, balancer_config(&d->balancer));
+		splice_inherit(d->splice, &d->balancer);
+	}
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
 	restart_watch_tick(&d->restarts, &d->balancer);
@@ -260,7 +262,8 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	/* Another kvpin is there: this one is not wanted at all. */
 	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
 		return rc;
-	LOG(WARN, "the kernel cannot steer here, the relay moves what it would", F_STR("reason", why));
+	LOG(WARN, "the kernel cannot steer here, the relay moves what it would",
+	    F_STR("reason", why));
 	why[0] = '\0';
 	return 0;
 }
@@ -375,6 +378,8 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 	if (rc)
 		goto err_config;
 	d->balancer_up = true;
+	if (d->splice)
+		splice_inherit(d->splice, &d->balancer);
 	restart_watch_init(&d->restarts);
 	d->restarts_up = true;
 	sessions_load(d);

@@ -90,6 +90,7 @@ enum backend_gauge {
 	GAUGE_WAITING,
 	GAUGE_PREFILL,
 	GAUGE_DRAINING,
+	GAUGE_INHERITED,
 	GAUGE_NR
 };
 
@@ -107,6 +108,9 @@ static const struct {
 		 "Request bytes that the server prefills in a second, by its cold turns; 0: "
 		 "not known."},
 	[GAUGE_DRAINING] = {"kvpin_backend_draining", "Whether the server is being drained."},
+	[GAUGE_INHERITED] = {"kvpin_splice_inherited",
+			     "Streams of a kvpin that was killed, among the requests that the "
+			     "server works on."},
 };
 
 static uint64_t backend_gauge(const struct balancer *b, uint32_t slot, enum backend_gauge which)
@@ -126,6 +130,8 @@ static uint64_t backend_gauge(const struct balancer *b, uint32_t slot, enum back
 		return atomic_load(&s->rate);
 	case GAUGE_DRAINING:
 		return atomic_load(&s->drain_ms) != 0;
+	case GAUGE_INHERITED:
+		return atomic_load(&s->inherited);
 	default:
 		return session_count(b->sessions, slot);
 	}

@@ -17,6 +17,8 @@ AT_ONCE_S = 0.1
 # Sanitizers make every step slower, and memory figures meaningless.
 SANITIZED = "san" in BUILD
 MIB = 1 << 20
+# The first byte of struct tcp_info; include/net/tcp_states.h.
+CLOSED = b"\7"
 
 
 # ---- back-pressure
@@ -199,6 +201,81 @@ def test_a_client_that_leaves_is_noticed_by_the_server_at_once(start, phase, how
     assert {r["outcome"] for r in kvpin.wait_requests(5)} == {"client_abort"}
     wait_until(lambda: kvpin.status()["connections"] == 0)
     assert [b["inflight"] for b in kvpin.status("backends")["backends"]] == [0]
+
+
+@pytest.mark.parametrize("asked", [0, 2], ids=["first request", "later request"])
+@pytest.mark.parametrize("phase", ["prefill", "chunked", "stream", "after a 100", "tunnel"])
+def test_a_reset_behind_a_half_close_reaches_a_silent_server(start, phase, asked):
+    """The FIN may be a half-close and is passed on; behind it only the RST says that nobody waits
+    for the answer any more."""
+    begun = {"prefill": b"",
+             "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+             "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                       b"Transfer-Encoding: chunked\r\n\r\n" + b"d\r\ndata: hello\n\n\r\n" * 20,
+             "after a 100": b"HTTP/1.1 100 Continue\r\n\r\n",
+             "tunnel": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n"
+                       b"Upgrade: echo\r\n\r\n"}[phase]
+    reached, half, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def script(conn):
+        while (got := conn.read()).target == "/warm":
+            conn.send(reply(b"warm"))
+        conn.send(begun)
+        reached.set()
+        try:
+            assert not conn.more()  # the FIN, behind a whole request
+            half.set()
+            # Neither reads nor writes: TCP alone hears of the end.
+            wait_until(lambda: conn.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+                       == CLOSED, 5)
+        except ConnectionResetError:  # the FIN was kept
+            assert not half.is_set()
+        ended.set()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = start.client(kvpin)
+    for _ in range(asked):
+        assert client.request("GET", "/warm", {"X-Session-Id": "s"})[2] == b"warm"
+    fields = "Connection: upgrade\r\nUpgrade: echo\r\n" if phase == "tunnel" else ""
+    client.send(f"GET / HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n{fields}\r\n")
+    assert reached.wait(10)
+    client.exactly(len(begun))
+    client.half_close()
+    # A FIN that comes in the moment when the answer is spliced is passed on at the answer's end.
+    may_keep = phase in ("chunked", "stream") and start.path in ("splice", "auto")
+    assert half.wait(1 if may_keep else 10) or may_keep
+    client.reset()
+    assert ended.wait(5)
+    wait_until(lambda: kvpin.status()["connections"] == 0)
+    assert [b["inflight"] for b in kvpin.status("backends")["backends"]] == [0]
+
+
+@pytest.mark.parametrize("urgent", [False, True], ids=["", "urgent"])
+def test_a_half_closed_client_that_waits_costs_nothing(start, urgent):
+    """What is watched for behind a FIN must not be there all the time."""
+    got, go = threading.Event(), threading.Event()
+
+    def script(conn):
+        conn.request_head()
+        got.set()
+        go.wait(20)
+        conn.send(reply(b"late"))
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = start.client(kvpin)
+    client.send(REQUEST)
+    assert got.wait(10)
+    if urgent:
+        client.sock.send(b"!", socket.MSG_OOB)
+    client.half_close()
+    used = []
+    while not used or (min(used) > 0.05 and len(used) < 10):  # one that spins uses all it gets
+        before = kvpin.cpu_seconds()
+        time.sleep(0.5)
+        used.append(kvpin.cpu_seconds() - before)
+    assert min(used) <= 0.05, used
+    go.set()
+    assert client.answer()[2] == b"late"
 
 
 def test_a_reset_reaches_a_server_that_does_not_read_the_upload(start):

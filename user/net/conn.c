@@ -24,6 +24,7 @@
 #include "net/conn_clock.h"
 #include "net/exchange.h"
 #include "net/relay.h"
+#include "net/tcp_probe.h"
 #include "net/upstream.h"
 #include "net/worker.h"
 
@@ -75,9 +76,24 @@ void conn_quickack(struct conn *c)
 
 /* ---- events wanted ---- */
 
+/*
+ * How the client's end is heard of where its bytes are not read. Behind its FIN only a RST is still
+ * to come, and whatever else is asked for would be reported again and again from then on. epoll
+ * reports errors unasked, but libuv only where something is asked: urgent data, which nobody sends.
+ */
+static int client_end_events(const struct conn *c)
+{
+	if (!c->client_rdhup && !c->client_eof)
+		return UV_DISCONNECT;
+	/* Both sides of a tunnel have ended: that is EPOLLHUP, without a RST. */
+	if (c->state == CONN_TUNNEL && c->x->answer_body.state == KVPIN_BS_DONE)
+		return 0;
+	return c->client_urgent ? 0 : UV_PRIORITIZED;
+}
+
 static int client_events(const struct conn *c)
 {
-	int events = 0, end = c->client_rdhup || c->client_eof ? 0 : UV_DISCONNECT;
+	int events = 0;
 
 	switch (c->state) {
 	case CONN_HEAD:
@@ -86,17 +102,14 @@ static int client_events(const struct conn *c)
 	case CONN_TUNNEL:
 		if (c->x->out_ready)
 			events |= UV_WRITABLE;
-		if (c->client_eof)
-			return events;
 		if (exchange_reads_client(c))
 			return events | UV_READABLE;
-		return events | end;
-	case CONN_WAIT: /* of a client that has half-closed before, only RST tells that it left */
+		return events | client_end_events(c);
+	case CONN_WAIT:
 	case CONN_STEER:
 	case CONN_RECLAIM:
-		return end;
 	case CONN_SPLICE:
-		return end;
+		return client_end_events(c);
 	case CONN_REPLY:
 		return UV_WRITABLE;
 	case CONN_LINGER:
@@ -296,10 +309,25 @@ static void conn_run(struct conn *c)
 
 /* ---- client events ---- */
 
+/* UV_PRIORITIZED: the client has reset, or, of no use to anybody, sent an urgent byte. */
+static bool client_reset(struct conn *c)
+{
+	struct tcp_probe p;
+
+	if (!tcp_probe(c->sock.fd, &p) || p.state == TCP_PROBE_CLOSED)
+		return true;
+	c->client_urgent = true;
+	return false;
+}
+
 static void on_client_event(uv_poll_t *poll, int status, int events)
 {
 	struct conn *c = poll->data;
 
+	if (status >= 0 && events & UV_PRIORITIZED && client_reset(c)) {
+		sock_want(&c->sock, 0);
+		status = -ECONNRESET;
+	}
 	if (status < 0) {
 		/* EPOLLERR: libuv has stopped the watcher. Of an idle or finished connection
 		 * that is the end; else recv() and send() find out. */
@@ -334,7 +362,8 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			conn_close(c, CONN_CLOSE_CLIENT_GONE);
 			break;
 		}
-		c->client_rdhup = true;
+		if (events & UV_DISCONNECT)
+			c->client_rdhup = true;
 		if (c->state == CONN_STEER)
 			steer_reclaim(c);
 		conn_on_steered(c);

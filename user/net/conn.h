@@ -165,15 +165,16 @@ struct conn {
 	unsigned int handles; /* loop handles not yet closed */
 	enum conn_state state;
 	enum conn_close close_reason;
-	bool client_eof;   /* the client's FIN was read */
-	bool client_rdhup; /* its FIN was announced while nothing was read */
-	bool eof_passed;   /* ... and given to the server */
-	bool close_after;  /* the current answer is this connection's last */
-	bool reset_client; /* close with a RST; BREAK does so anyway */
-	int break_unsent;  /* BREAK: bytes that the client had not acknowledged last time */
-	bool counted;	   /* the exchange's outcome is in the statistics */
-	struct buf in;	   /* from the client */
-	struct buf out;	   /* towards the client */
+	bool client_eof;    /* the client's FIN was read */
+	bool client_rdhup;  /* its FIN was announced while nothing was read */
+	bool client_urgent; /* sent urgent data: what is announced as such tells nothing */
+	bool eof_passed;    /* ... and given to the server */
+	bool close_after;   /* the current answer is this connection's last */
+	bool reset_client;  /* close with a RST; BREAK does so anyway */
+	int break_unsent;   /* BREAK: bytes that the client had not acknowledged last time */
+	bool counted;	    /* the exchange's outcome is in the statistics */
+	struct buf in;	    /* from the client */
+	struct buf out;	    /* towards the client */
 	struct upstream *upstreams; /* at most one per server, most recently used first */
 	struct upstream *current;   /* the exchange's, or NULL */
 	struct exchange *x; /* NULL while no byte of a request is there, and in CONN_STEER */

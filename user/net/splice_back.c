@@ -15,7 +15,6 @@
 #include "net/dispatch.h"
 #include "net/exchange.h"
 #include "net/splice_private.h"
-#include "net/tcp_probe.h"
 #include "net/turn.h"
 
 /* The server has ended too early, or sends what the client lacks in no packet that may pass: how
@@ -239,8 +238,6 @@ uint64_t splice_due_ms(const struct conn *c)
 {
 	if (c->splice.ended || c->splice.lacking)
 		return uv_now(&c->worker->loop) + c->splice.poll_ms;
-	if (c->client_rdhup)
-		return uv_now(&c->worker->loop) + POLL_MAX_MS;
 	return c->activity_ms + c->worker->config->timeout.stall_ms;
 }
 
@@ -250,14 +247,7 @@ void splice_timeout(struct conn *c)
 	struct kvpin_splice_conn *kc = splice_kconn(w, &c->splice.sock);
 	struct kvpin_splice_conn *ks = splice_kconn(w, &c->current->splice);
 	uint64_t active_ms = ks->last_ns / 1000000;
-	struct tcp_probe client;
 
-	/* Behind its FIN nothing announces a client's RST; the server has had it at once. */
-	if (c->client_rdhup &&
-	    (!tcp_probe(c->sock.fd, &client) || client.state == TCP_PROBE_CLOSED)) {
-		conn_close(c, CONN_CLOSE_CLIENT_GONE);
-		return;
-	}
 	if ((c->splice.ended || c->splice.lacking) && c->splice.poll_ms < POLL_MAX_MS)
 		c->splice.poll_ms *= 2;
 	splice_look(c);

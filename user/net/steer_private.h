@@ -64,6 +64,9 @@ static inline bool word_change(struct kvpin_flow *flow, uint64_t from, uint64_t 
 					   __ATOMIC_SEQ_CST);
 }
 
+/** steer_share_give_back() - what the connection has in config.queued is queued no more */
+void steer_share_give_back(struct worker *w, struct kvpin_upstream *k);
+
 /** steer_todo() - look at the connection once the events are in */
 void steer_todo(struct conn *c);
 

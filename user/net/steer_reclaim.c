@@ -109,9 +109,8 @@ static void hold_give_back(struct conn *c, bool wanted)
 	kern_hold_put(kern, index);
 }
 
-static void share_give_back(struct worker *w, const struct steer_sock *s)
+void steer_share_give_back(struct worker *w, struct kvpin_upstream *k)
 {
-	struct kvpin_upstream *k = steer_kupstream(w, s);
 	uint32_t share = __atomic_exchange_n(&k->share, 0, __ATOMIC_SEQ_CST);
 
 	if (share)
@@ -176,7 +175,7 @@ static void steer_resume(struct conn *c)
 		active_ms = c->activity_ms;
 	stat_add(&c->worker->stats->reclaimed, 1);
 	if (u)
-		share_give_back(c->worker, &u->steer);
+		steer_share_give_back(c->worker, steer_kupstream(c->worker, &u->steer));
 	if (!running) {
 		conn_next(c);
 	} else if (exchange_rebuild(c, running, true)) {
@@ -283,7 +282,7 @@ void steer_upstream_leave(struct upstream *u)
 
 	if (!u->steer.entry)
 		return;
-	share_give_back(u->conn->worker, &u->steer);
+	steer_share_give_back(u->conn->worker, steer_kupstream(u->conn->worker, &u->steer));
 	if (!u->conn->steer.sock.entry)
 		return;
 	k = steer_kconn(u->conn);

@@ -18,6 +18,7 @@
 #include "net/account.h"
 #include "net/conn.h"
 #include "net/steer_private.h"
+#include "net/tcp_probe.h"
 #include "net/upstream.h"
 
 /* A socket is closed this long after it left the maps (KERNEL.md, sock_map_destroy recursion). */
@@ -238,26 +239,48 @@ static void on_scan(uv_timer_t *timer)
 
 /* ---- the end of sockets ---- */
 
-static void grave_open(struct worker *w, struct grave *g)
+/*
+ * A verdict still writes into an entry that it has found, however long it was held up; the 20 ms
+ * say nothing about that. It runs under its socket's lock. The entry's own socket was locked by
+ * sock_end(), after it had left the maps. A server's entry is also written by the verdict of its
+ * client, which may have found it before steer_upstream_leave() (tests/model/entry.pml): TCP_INFO
+ * takes that one's lock.
+ */
+static void verdict_wait(const struct conn *c)
+{
+	struct tcp_probe p;
+
+	tcp_probe(c->sock.fd, &p);
+}
+
+static void upstream_entry_give(struct worker *w, uint32_t entry)
 {
 	struct steer *st = w->steer.steer;
-	uint32_t entry = g->entry - 1;
+	struct kvpin_upstream *k = &st->kern.upstreams[entry];
+	struct conn *c = st->conn[k->conn];
 
-	close(g->fd);
-	if (g->role == KVPIN_ROLE_CLIENT) {
-		steer_entry_give(st, &st->conns, entry);
-	} else {
-		struct kvpin_upstream *k = &st->kern.upstreams[entry];
-		struct conn *c = st->conn[k->conn];
-
+	if (c && c->worker == w) {
+		verdict_wait(c);
 		/* A request that was aimed at it in the moment when it left the maps. */
-		if (c && c->worker == w && c->state == CONN_STEER &&
-		    steer_kconn(c)->running == g->entry) {
+		if (c->state == CONN_STEER && steer_kconn(c)->running == entry + 1) {
 			steer_reclaim(c);
 			conn_on_steered(c);
 		}
-		steer_entry_give(st, &st->upstreams, entry);
 	}
+	/* Its answer may even have been begun. */
+	steer_share_give_back(w, k);
+	steer_entry_give(st, &st->upstreams, entry);
+}
+
+static void grave_open(struct worker *w, struct grave *g)
+{
+	uint32_t entry = g->entry - 1;
+
+	close(g->fd);
+	if (g->role == KVPIN_ROLE_CLIENT)
+		steer_entry_give(w->steer.steer, &w->steer.steer->conns, entry);
+	else
+		upstream_entry_give(w, entry);
 	list_del(&g->link);
 	free(g);
 }
@@ -281,7 +304,8 @@ static void on_grave(uv_timer_t *timer)
 		uv_close((uv_handle_t *)timer, NULL);
 }
 
-/* The peer sees the end now; the descriptor lives a little longer. */
+/* The peer sees the end now; the descriptor lives a little longer. Both calls take the socket's
+ * lock: no verdict of it runs afterwards. */
 static void sock_end(int fd, bool reset)
 {
 	const struct sockaddr none = {.sa_family = AF_UNSPEC};

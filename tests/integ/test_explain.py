@@ -62,6 +62,21 @@ def test_one_session_can_be_followed(start):
     assert "no decision" in command(kvpin, "explain", "--session", "never seen")
 
 
+def test_a_prompts_head_is_named_and_its_reasons_have_words(start):
+    """An empty text behind the reason, and "key none", tell nobody anything."""
+    kvpin = start.kvpin(start.sims(2, "uvicorn"), *NO_CHECKS, "--session-key", "prefix")
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 200}],
+                       "max_tokens": 1}).encode()
+    client = start.client(kvpin)
+    for _ in range(2):
+        assert client.request("POST", "/v1/chat/completions", {}, body)[0] == 200
+    told = ask(kvpin, "explain")["decisions"]
+    assert [(t["reason"], t["key_source"]) for t in told] == [
+        ("prefix", "the prompt's head"), ("prefix_cold", "the prompt's head")]
+    assert all(t["reason_text"] for t in told)
+    assert command(kvpin, "explain").count("key         the prompt's head\n") == 2
+
+
 def test_a_failed_server_shows_in_the_second_attempt(start):
     sims = start.sims(2, "uvicorn")
     kvpin = start.kvpin(sims, *NO_CHECKS)

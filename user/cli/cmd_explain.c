@@ -97,13 +97,13 @@ static int parse(struct asked *a, int argc, char **argv, char *why)
 
 static void print_session(const json_t *o)
 {
-	const char *pin = ask_text(o, "pin");
+	const char *pin = ask_text(o, "pin"), *source = ask_text(o, "key_source");
 
 	if (!ask_text(o, "session")[0]) {
-		printf("  key         none\n");
+		printf("  key         %s\n", source[0] ? source : "none");
 		return;
 	}
-	printf("  key         %s, session %s\n", ask_text(o, "key_source"), ask_text(o, "session"));
+	printf("  key         %s, session %s\n", source, ask_text(o, "session"));
 	if (!pin[0])
 		printf("  pin         none");
 	else

@@ -458,16 +458,23 @@ void metrics_render_process(FILE *out)
 
 const char *metrics_ready(const struct balancer *b)
 {
-	bool configured = false;
+	uint64_t now_ms = balancer_now_ms();
+	bool configured = false, drained = false;
 
 	if (atomic_load(&b->draining))
 		return "draining";
 	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		uint32_t state = atomic_load(&b->backends.slot[slot].state);
+		const struct backend *s = &b->backends.slot[slot];
+		uint32_t state = backend_state_now(&b->backends, s, now_ms);
 
 		configured |= state == BACKEND_UP || state == BACKEND_DOWN;
-		if (state == BACKEND_UP && atomic_load(&b->backends.slot[slot].weight))
+		if (state != BACKEND_UP || !atomic_load(&s->weight))
+			continue;
+		if (!atomic_load(&s->drain_ms))
 			return NULL;
+		drained = true;
 	}
+	if (drained)
+		return "every server that is up is being drained";
 	return configured ? "no server is up" : "no server is configured";
 }

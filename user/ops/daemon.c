@@ -260,7 +260,8 @@ static int steer_start(struct daemon *d, const struct config *c, char *why, unsi
 	/* Another kvpin is there: this one is not wanted at all. */
 	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
 		return rc;
-	LOG(WARN, "the kernel cannot steer here, the relay moves what it would", F_STR("reason", why));
+	LOG(WARN, "the kernel cannot steer here, the relay moves what it would",
+	    F_STR("reason", why));
 	why[0] = '\0';
 	return 0;
 }
@@ -384,6 +385,7 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 		rc = privilege_end(d, c, why, why_bytes);
 	if (rc)
 		return rc;
+	session_file_warn(config_session_state(c));
 	/* Who listens before the first request goes there. */
 	restart_watch_tick(&d->restarts, &d->balancer);
 	rc = balancer_start(&d->balancer, why, why_bytes);

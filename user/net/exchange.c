@@ -221,6 +221,7 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 		struct addr local = {.len = sizeof(local.in6)};
 
 		getsockname(c->sock.fd, &local.sa, &local.len);
+		addr_unmap(&local);
 		n = snprintf(text, bytes, "Host: %s\r\n", addr_format(&local, peer));
 	}
 	if (c->worker->config->forwarded_for) {

@@ -196,7 +196,7 @@ const struct setting settings[] = {
 	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.to), .max = PEERS_MAX},
 	{.key = "peers.secret", .flag = "peer-secret", .arg = "PATH|off",
 	 .example = "/etc/kvpin/peers.secret", .help = "file with the secret that they share",
-	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_STATE_PATH, AT(peers.secret)},
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_FILE_PATH, AT(peers.secret)},
 
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},

@@ -201,8 +201,8 @@ static void render_hists(const struct page *p)
 	char labels[sizeof(p->server[0].label) + 64];
 
 	family(p, "kvpin_ttft_seconds", "histogram",
-	       "From dispatch to the answer's first token (event stream) or first byte, by the "
-	       "session's turn.");
+	       "From the complete request head to the answer's first token (event stream) or first "
+	       "byte, a wait for a slot included, by the session's turn.");
 	for (unsigned int i = 0; i < p->nr_servers; i++)
 		for (int t = 0; t < TURN_NR; t++) {
 			snprintf(labels, sizeof(labels), "backend=\"%s\",turn=\"%s\"",
@@ -295,10 +295,12 @@ static void render_sessions(const struct page *p)
 	      "Pins that fell to the cap before their TTL.",
 	      session_evicted(p->balancer->sessions));
 	render_keys(p);
-	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
+	plain(p, "kvpin_long_keys_total", "counter",
+	      "Requests whose session key is over 256 bytes; it is hashed whole.",
 	      stat_get(&p->all->long_keys));
 	plain(p, "kvpin_repeated_keys_total", "counter",
-	      "Requests with the session header more than once.", stat_get(&p->all->repeated_keys));
+	      "Requests that have their session key more than once; the first counts.",
+	      stat_get(&p->all->repeated_keys));
 }
 
 static void render_clients(const struct page *p)

@@ -50,6 +50,7 @@ enum stat_path {
 extern const char *const stat_path_names[STAT_PATH_NR];
 extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
 extern const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR];
+extern const char *const stat_http_error_names[KVPIN_HTTP_NR];
 
 enum stat_turn { TURN_FIRST, TURN_LATER, TURN_NR };
 

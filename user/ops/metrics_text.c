@@ -18,12 +18,6 @@
 #include "core/decide.h"
 #include "ops/peers.h"
 
-static const char *const http_error_names[KVPIN_HTTP_NR] = {
-#define ERROR_X(id, text) [KVPIN_HTTP_##id] = text,
-	KVPIN_HTTP_ERRORS(ERROR_X)
-#undef ERROR_X
-};
-
 /* One page in the making. */
 struct page {
 	FILE *out;
@@ -317,7 +311,7 @@ static void render_clients(const struct page *p)
 	family(p, "kvpin_http_errors_total", "counter", "Malformed requests, by reason.");
 	for (int e = KVPIN_HTTP_NONE + 1; e < KVPIN_HTTP_NR; e++)
 		fprintf(p->out, "kvpin_http_errors_total{reason=\"%s\"} %" PRIu64 "\n",
-			http_error_names[e], stat_get(&p->all->http_errors[e]));
+			stat_http_error_names[e], stat_get(&p->all->http_errors[e]));
 	plain(p, "kvpin_config_reloads_total", "counter", "Configurations published since start.",
 	      atomic_load(&b->reloads));
 	family(p, "kvpin_build_info", "gauge", "Always 1; the version is the label.");

@@ -14,9 +14,6 @@
 #define AT(member)                                                                                 \
 	.offset = offsetof(struct config, member), .size = sizeof(((struct config *)0)->member)
 
-static const char *const log_level_names[LOG_LEVEL_NR] = {"error", "warn", "info", "debug"};
-static const char *const log_format_names[LOG_FORMAT_NR] = {"logfmt", "json"};
-
 /*
  * Upper bounds: a timeout of more than a day is a typing error; a TTL may be a month, since a pin
  * costs 64 bytes only; a check that takes more than an hour does not check.

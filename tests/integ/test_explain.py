@@ -114,6 +114,8 @@ def test_without_a_running_kvpin(tmp_path):
     assert json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]["backend"] == \
         told["backend"]  # another process, the same decision
     assert "not a whole request head" in offline(tmp_path, REQUEST[:-2], code=1)
+    failed = offline(tmp_path, REQUEST[:-2], "--json", code=1)
+    assert "not a whole request head" in json.loads(failed[:failed.index("}\n") + 1])["error"]
 
 
 def test_offline_and_online_agree(start, tmp_path):

@@ -354,9 +354,10 @@ static int offline(const struct asked *a)
 	json_t *answer = NULL;
 
 	if (!c) {
-		fprintf(stderr, "kvpin: %s\n", b ? e.text : "out of memory");
+		int ret = ask_fail(&a->ask, b ? e.text : "out of memory");
+
 		free(b);
-		return CLI_FAILED;
+		return ret;
 	}
 	/* Standard output is the answer's. */
 	log_setup(LOG_ERROR, LOG_LOGFMT);
@@ -368,13 +369,13 @@ static int offline(const struct asked *a)
 	}
 	free(b);
 	if (!answer)
-		fprintf(stderr, "kvpin: %s\n", why);
-	else if (a->ask.json)
+		return ask_fail(&a->ask, why);
+	if (a->ask.json)
 		ask_print_json(answer);
 	else
 		print_decisions(answer);
 	json_decref(answer);
-	return answer ? CLI_OK : CLI_FAILED;
+	return CLI_OK;
 }
 
 /* ---- the running kvpin ---- */

@@ -8,12 +8,9 @@
  */
 #include "ops/metrics.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "core/decide.h"
 #include "ops/peers.h"
@@ -389,67 +386,6 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 	render_paths(p);
 	render_sessions(p);
 	render_clients(p);
-}
-
-/* The customary process_* series; what /proc does not tell is left out. */
-void metrics_render_process(FILE *out)
-{
-	const struct page p = {.out = out};
-	unsigned long long started_ticks, btime, pages;
-	struct rusage use;
-	char line[1024], *rest;
-	unsigned int fds = 0;
-	FILE *f;
-	DIR *dir;
-
-	f = fopen("/proc/self/stat", "re");
-	started_ticks = 0;
-	if (f) {
-		/* Field 22; the second one, the name, may contain anything but ends at the last
-		 * parenthesis. */
-		if (fgets(line, sizeof(line), f) && (rest = strrchr(line, ')')))
-			sscanf(rest + 1,
-			       " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-			       "%*d %*d %*d %llu",
-			       &started_ticks);
-		fclose(f);
-	}
-	f = fopen("/proc/stat", "re");
-	btime = 0;
-	if (f) {
-		while (fgets(line, sizeof(line), f))
-			if (sscanf(line, "btime %llu", &btime) == 1)
-				break;
-		fclose(f);
-	}
-	if (started_ticks && btime) {
-		family(&p, "process_start_time_seconds", "gauge",
-		       "Start time of the process since unix epoch in seconds.");
-		fprintf(out, "process_start_time_seconds %.2f\n",
-			(double)btime + (double)started_ticks / (double)sysconf(_SC_CLK_TCK));
-	}
-	f = fopen("/proc/self/statm", "re");
-	if (f) {
-		if (fscanf(f, "%*u %llu", &pages) == 1)
-			plain(&p, "process_resident_memory_bytes", "gauge",
-			      "Resident memory size in bytes.", pages * sysconf(_SC_PAGESIZE));
-		fclose(f);
-	}
-	dir = opendir("/proc/self/fd");
-	if (dir) {
-		while (readdir(dir))
-			fds++;
-		closedir(dir);
-		/* Without ".", ".." and the directory itself. */
-		plain(&p, "process_open_fds", "gauge", "Number of open file descriptors.", fds - 3);
-	}
-	if (!getrusage(RUSAGE_SELF, &use)) {
-		family(&p, "process_cpu_seconds_total", "counter",
-		       "Total user and system CPU time spent in seconds.");
-		fprintf(out, "process_cpu_seconds_total %.6f\n",
-			(double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
-				(double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
-	}
 }
 
 const char *metrics_ready(const struct balancer *b)

@@ -4,6 +4,9 @@ experiment's report."""
 import json
 import random
 import subprocess
+import time
+
+import pytest
 
 from harness import KVPIN, NO_CHECKS, Client, wait_until
 from test_drain import ask, command, served, state
@@ -116,6 +119,18 @@ def test_without_a_running_kvpin(tmp_path):
     assert "not a whole request head" in offline(tmp_path, REQUEST[:-2], code=1)
     failed = offline(tmp_path, REQUEST[:-2], "--json", code=1)
     assert "not a whole request head" in json.loads(failed[:failed.index("}\n") + 1])["error"]
+
+
+@pytest.mark.parametrize("cache", ["kept", "lost"])
+def test_a_dry_run_knows_what_the_sessions_file_knows(tmp_path, cache):
+    session = json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]["session"]
+    now = f"{time.time():.3f}"
+    (tmp_path / "none.sessions.state").write_text(
+        f"kvpin-sessions 2\n{session} gpu0 127.0.0.1:8081 {now} {now} 3 1 4000 50 0 warm {cache}\n")
+    told = json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]
+    assert (told["reason"], told["backend"], told["pin"], told["turns"]) == (
+        "pinned", "gpu0", "gpu0", 3)
+    assert told["pin_cold"] == (cache == "lost")
 
 
 def test_offline_and_online_agree(start, tmp_path):

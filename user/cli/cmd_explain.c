@@ -304,6 +304,9 @@ static void session_look(struct balancer *b, struct decide_input *in, struct exp
 	if (session_begin(b->sessions, in->session, now_ms, &txn)) {
 		in->pin = txn.session.backend;
 		in->guard.idle_ms = (uint32_t)(now_ms - txn.session.last_used_ms);
+		in->guard.cold = txn.session.generation !=
+				 backend_generation(&b->backends.slot[in->pin]);
+		r->cold = in->guard.cold;
 		r->turns = txn.session.turns;
 	}
 	session_abort(&txn);

@@ -10,9 +10,10 @@ import harness
 from harness import wait_until
 
 
-def server_of(client, session):
-    status, fields, _ = client.request("GET", "/json", {"x-sim-verify": "1",
-                                                        "X-Session-Id": session})
+def server_of(client, session=None, header="X-Session-Id"):
+    """Which simulated server answers that session; without one, anybody."""
+    status, fields, _ = client.request("GET", "/json", {
+        "x-sim-verify": "1", **({header: session} if session else {})})
     assert status == 200
     return fields["x-sim-server"]
 

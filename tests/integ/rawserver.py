@@ -9,14 +9,7 @@ import socket
 import threading
 import traceback
 
-from harness import Client
-
-
-def pattern(n, seed=0):
-    """The n bytes that kvpin-sim's /bytes/N?seed=S sends."""
-    cycle = bytes(range(251))
-    seed %= 251
-    return (cycle * (n // 251 + 2))[seed:seed + n]
+from harness import Client, pattern  # the latter for scripts, which take all from here
 
 
 def reply(body=b"", status="200 OK", *fields):

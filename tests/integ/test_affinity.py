@@ -1,15 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Affinity per request: which server gets which session."""
 from harness import Client
-
-VERIFY = {"x-sim-verify": "1"}
-
-
-def server_of(client, session=None, header="X-Session-Id"):
-    headers = {**VERIFY, **({header: session} if session else {})}
-    status, fields, _ = client.request("GET", "/json", headers)
-    assert status == 200
-    return fields["x-sim-server"]
+from ops_help import server_of
 
 
 def test_two_sessions_on_one_connection_go_to_two_servers(start):

@@ -114,12 +114,22 @@ def test_a_session_can_be_put_somewhere_by_hand(start):
     assert ask(kvpin, "unpin", "mine")["was"] == ""
 
 
-def test_weight_0_takes_no_session_and_keeps_none(start):
+def test_weight_0_takes_no_session_also_not_by_hand(start):
     sims = start.sims(2, "uvicorn")
     kvpin = start.kvpin([f"gpu0={sims[0].text},weight=0", sims[1]], *NO_CHECKS)
     assert {served(kvpin, f"s{i}") for i in range(6)} == {"gpu1"}
-    command(kvpin, "pin", "s0", "gpu0")
+    assert "weight 0" in command(kvpin, "pin", "s0", "gpu0", code=1)
     assert served(kvpin, "s0") == "gpu1"
+
+
+def test_hash_follows_no_pins_and_says_so(start):
+    kvpin = two(start, "--placement", "hash")
+    home = served(kvpin, "a")
+    other = "gpu1" if home == "gpu0" else "gpu0"
+    assert "hash follows no pins" in command(kvpin, "pin", "a", other, code=1)
+    assert served(kvpin, "a") == home
+    assert "at once" in command(kvpin, "drain", home)
+    assert served(kvpin, "a") == other
 
 
 def test_pressure_counts_forced_moves_only_and_can_be_acknowledged(start):

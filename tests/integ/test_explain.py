@@ -4,6 +4,9 @@ experiment's report."""
 import json
 import random
 import subprocess
+import time
+
+import pytest
 
 from harness import KVPIN, NO_CHECKS, Client, wait_until
 from test_drain import ask, command, served, state
@@ -62,6 +65,21 @@ def test_one_session_can_be_followed(start):
     assert "no decision" in command(kvpin, "explain", "--session", "never seen")
 
 
+def test_a_prompts_head_is_named_and_its_reasons_have_words(start):
+    """An empty text behind the reason, and "key none", tell nobody anything."""
+    kvpin = start.kvpin(start.sims(2, "uvicorn"), *NO_CHECKS, "--session-key", "prefix")
+    body = json.dumps({"messages": [{"role": "user", "content": "word " * 200}],
+                       "max_tokens": 1}).encode()
+    client = start.client(kvpin)
+    for _ in range(2):
+        assert client.request("POST", "/v1/chat/completions", {}, body)[0] == 200
+    told = ask(kvpin, "explain")["decisions"]
+    assert [(t["reason"], t["key_source"]) for t in told] == [
+        ("prefix", "the prompt's head"), ("prefix_cold", "the prompt's head")]
+    assert all(t["reason_text"] for t in told)
+    assert command(kvpin, "explain").count("key         the prompt's head\n") == 2
+
+
 def test_a_failed_server_shows_in_the_second_attempt(start):
     sims = start.sims(2, "uvicorn")
     kvpin = start.kvpin(sims, *NO_CHECKS)
@@ -99,6 +117,20 @@ def test_without_a_running_kvpin(tmp_path):
     assert json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]["backend"] == \
         told["backend"]  # another process, the same decision
     assert "not a whole request head" in offline(tmp_path, REQUEST[:-2], code=1)
+    failed = offline(tmp_path, REQUEST[:-2], "--json", code=1)
+    assert "not a whole request head" in json.loads(failed[:failed.index("}\n") + 1])["error"]
+
+
+@pytest.mark.parametrize("cache", ["kept", "lost"])
+def test_a_dry_run_knows_what_the_sessions_file_knows(tmp_path, cache):
+    session = json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]["session"]
+    now = f"{time.time():.3f}"
+    (tmp_path / "none.sessions.state").write_text(
+        f"kvpin-sessions 2\n{session} gpu0 127.0.0.1:8081 {now} {now} 3 1 4000 50 0 warm {cache}\n")
+    told = json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]
+    assert (told["reason"], told["backend"], told["pin"], told["turns"]) == (
+        "pinned", "gpu0", "gpu0", 3)
+    assert told["pin_cold"] == (cache == "lost")
 
 
 def test_offline_and_online_agree(start, tmp_path):

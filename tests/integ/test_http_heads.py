@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Heads through kvpin: what passes byte for byte, what is taken out, what is added."""
+import re
 
-from harness import NO_CHECKS
+from harness import NO_CHECKS, Client
 from http_help import get, post
 from rawserver import reply, serve_ok
 
@@ -121,6 +122,20 @@ def test_x_forwarded_for_is_appended_when_asked_for(start):
     client.request("GET", "/", {"X-Forwarded-For": "10.1.2.3, 10.4.5.6"})
     lists = [[v for k, v in r.list if k.lower() == "x-forwarded-for"] for r in raw.requests]
     assert lists == [["127.0.0.1"], ["10.1.2.3, 10.4.5.6", "127.0.0.1"]]
+
+
+def test_an_ipv4_client_of_a_listener_for_both_families_is_told_as_ipv4(start):
+    """::ffff:127.0.0.1 is a socket's way to say it, and no list of addresses has that."""
+    raw = start.raw()
+    kvpin = start.kvpin([raw], *NO_CHECKS, "--forwarded-for", listen="[::]:0")
+    client = Client(("127.0.0.1", kvpin.addr[1]))
+    client.send(b"GET /json HTTP/1.0\r\n\r\n")
+    assert client.answer()[0] == 200
+    client.close()
+    fields = raw.requests[0].fields
+    assert fields["x-forwarded-for"] == "127.0.0.1"
+    assert fields["host"] == f"127.0.0.1:{kvpin.addr[1]}"
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", kvpin.wait_requests(1)[0]["client"])
 
 
 def test_x_forwarded_for_names_an_ipv6_client(start):

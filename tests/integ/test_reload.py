@@ -62,6 +62,21 @@ def test_a_reload_changes_weights_and_weight_0_takes_a_server_out(start):
     assert {server_of(client, f"new{i}") for i in range(5)} == {"gpu1"}
 
 
+@pytest.mark.parametrize("key, value, other", [
+    ("listen", '["127.0.0.1:0"]', '["127.0.0.2:0"]'), ("workers", "1", "2"),
+    ("user", "off", "nobody")])
+def test_what_needs_a_restart_is_said_as_long_as_it_does(start, key, value, other):
+    """Compared with what runs, not with what the reload before has read."""
+    sims, text = start.sims(1), 'listen: ["127.0.0.1:0"]\n' if key != "listen" else ""
+    config = Config(start, {sims[0]: 1}, f"{text}{key}: {value}\n")
+    kvpin = start.kvpin([], "--config", str(config.path), listen=[])
+    for now, note in ((other, f"reloaded: {key}: a change needs a restart\n"),
+                      (other, f"reloaded: {key}: a change needs a restart\n"),
+                      (value, "reloaded\n")):
+        config.write({sims[0]: 1}, f"{text}{key}: {now}\n")
+        assert reload(kvpin).stdout == note
+
+
 def test_a_reload_changes_limits_and_deadlines_of_connections_that_are_open(start):
     sims = start.sims(1)
     config = Config(start, {sims[0]: 1})

@@ -181,3 +181,20 @@ def test_a_reload_changes_where_the_sessions_go(restarts):
     kvpin.wait_line(r'msg="configuration reloaded"')
     assert kvpin.stop() == 0
     assert second.exists() and not restarts.path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else after the start")
+@pytest.mark.parametrize("mode", [0o777, 0o755])
+def test_a_file_that_the_user_after_the_start_cannot_write_is_said_at_the_start(restarts, mode):
+    """root may write everywhere; who kvpin is when it saves the pins may not."""
+    restarts.path = restarts.start.tmp / "of-root" / "sessions.state"
+    restarts.path.parent.mkdir()
+    restarts.path.parent.chmod(mode)
+    for parent in restarts.path.parent.parents:  # the way there is open
+        if not parent.stat().st_mode & 0o1:
+            parent.chmod(parent.stat().st_mode | 0o11)
+    kvpin = restarts.kvpin(restarts.start.sims(1), "--user", "nobody")
+    assert ("sessions will not outlive a restart" in kvpin.output()) == (mode == 0o755)
+    turn(kvpin, "a")
+    assert kvpin.stop() == 0
+    assert restarts.path.exists() == (mode == 0o777)

@@ -153,6 +153,26 @@ static void loopback_and_wildcard_are_recognised_in_both_families(void **state)
 	}
 }
 
+static void a_mapped_ipv4_address_becomes_what_it_is(void **state)
+{
+	static const char *const rows[][2] = {
+		{"[::ffff:10.0.0.1]:8080", "10.0.0.1:8080"},
+		{"10.0.0.1:8080", "10.0.0.1:8080"},
+		{"[::1]:8080", "[::1]:8080"},
+		{"[64:ff9b::a00:1]:8080", "[64:ff9b::a00:1]:8080"},
+	};
+	char text[ADDR_TEXT_MAX];
+
+	for (unsigned int i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct addr a = parsed(rows[i][0]), same = parsed(rows[i][1]);
+
+		addr_unmap(&a);
+		assert_string_equal(addr_format(&a, text), rows[i][1]);
+		assert_true(addr_equal(&a, &same));
+		assert_int_equal(a.len, same.len);
+	}
+}
+
 static void an_unset_address_prints_as_a_dash(void **state)
 {
 	struct addr none = {0};
@@ -172,6 +192,7 @@ int main(void)
 		cmocka_unit_test(ambiguous_or_malformed_text_is_refused_with_a_reason),
 		cmocka_unit_test(equality_looks_at_family_address_and_port),
 		cmocka_unit_test(loopback_and_wildcard_are_recognised_in_both_families),
+		cmocka_unit_test(a_mapped_ipv4_address_becomes_what_it_is),
 		cmocka_unit_test(an_unset_address_prints_as_a_dash),
 	};
 

@@ -518,6 +518,29 @@ static void a_reason_is_cut_to_the_room_there_is(void **state)
 	assert_string_equal(small, "");
 }
 
+static void peers_that_could_not_reach_each_other_are_refused(void **state)
+{
+	strcpy(c.peers.secret, "/etc/kvpin/peers.secret");
+	c.peers.listen = (struct addr_list){.nr = 1, .one = {address("10.0.0.1:7946")}};
+	assert_refused("peers.to is empty|peers.listen|10.0.0.2:7946");
+	c.peers.to = (struct addr_list){.nr = 1, .one = {address("10.0.0.2:7946")}};
+	assert_good();
+	c.peers.to.one[0] = address("0.0.0.0:7946");
+	assert_refused("peers.to|0.0.0.0:7946|names no balancer");
+	c.peers.to.one[0] = address("10.0.0.2:0");
+	assert_refused("peers.to|10.0.0.2:0|names no balancer");
+	c.peers.to.one[0] = address("10.0.0.2:7946");
+	c.peers.listen.one[0] = address("127.0.0.1:8080");
+	assert_refused("peers.listen and listen|127.0.0.1:8080|another port");
+	c.peers.listen.one[0] = address("0.0.0.0:9464");
+	assert_refused("peers.listen and metrics|0.0.0.0:9464|another port");
+	c.peers.listen.nr = 0;
+	strcpy(c.peers.secret, "off");
+	assert_refused("peers.secret is not set|absolute");
+	c.peers.to.nr = 0;
+	assert_good();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -542,6 +565,7 @@ int main(void)
 			a_steer_directory_is_an_absolute_path_and_a_ring_a_power_of_two, begin),
 		cmocka_unit_test_setup(the_state_file_goes_with_the_control_socket, begin),
 		cmocka_unit_test_setup(a_reason_is_cut_to_the_room_there_is, begin),
+		cmocka_unit_test_setup(peers_that_could_not_reach_each_other_are_refused, begin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

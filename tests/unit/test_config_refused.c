@@ -254,6 +254,15 @@ static const struct refused refused[] = {
 	 "/sys/fs/bpf/kvpin"},
 	{"a_budget_has_an_upper_bound", "steer: {budget: 17MiB}",
 	 ":1: steer.budget: \"17MiB\" is too large; write 16MiB or less"},
+	{"a_group_that_is_no_mapping_gets_an_example", "splice: 5",
+	 ":1:1: splice: must be a mapping, such as {events: 8, body: 256KiB}"},
+	{"a_secret_is_an_absolute_path", "peers: {to: \"10.0.0.2:7946\", secret: etc/secret}",
+	 ":1: peers.secret: \"etc/secret\" is not an absolute path of at most 255 bytes; write one "
+	 "such as /etc/kvpin/peers.secret, or off"},
+	{"a_secret_is_not_found_by_itself", "peers: {to: \"10.0.0.2:7946\", secret: auto}",
+	 ":1: peers.secret: \"auto\" is not an absolute path of at most 255 bytes; write one such "
+	 "as "
+	 "/etc/kvpin/peers.secret, or off"},
 	{"an_unknown_key_of_steer_has_its_path", "steer: {holds: 1, rings: 4KiB}",
 	 ":1:19: steer.rings: unknown key; did you mean \"ring\"?"},
 	{"metrics_need_an_address", "metrics: \"9464\"",

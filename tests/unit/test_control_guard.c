@@ -23,6 +23,15 @@ static const char *state_of(const char *name)
 	return state;
 }
 
+static void assert_error(const char *method, const char *target, long status, const char *why)
+{
+	json_t *body = ask(method, target, status);
+
+	if (!strstr(str(body, "error"), why))
+		fail_msg("%s: %s", target, str(body, "error"));
+	json_decref(body);
+}
+
 static void drains_and_undrains(void **state)
 {
 	struct backend *b = &w.b.backends.slot[0];
@@ -75,6 +84,43 @@ static void pins_and_unpins_by_hand(void **state)
 	assert_int_equal(session_total(w.b.sessions), 0);
 }
 
+/* "is on gpu1 now" must be true of the next request. */
+static void a_pin_that_nothing_would_follow_is_refused(void **state)
+{
+	struct backend *b = &w.b.backends.slot[1];
+	json_t *body;
+
+	start();
+	w.c.placement = PLACEMENT_HASH;
+	assert_error("POST", "/v1/pin?key=abc&backend=gpu1", 409, "placement: hash");
+	w.c.placement = PLACEMENT_BALANCED;
+	w.c.experiment_milli = 1000;
+	assert_error("POST", "/v1/pin?key=abc&backend=gpu1", 409, "experiment.share");
+	w.c.experiment_milli = 0;
+	atomic_store(&b->weight, 0);
+	assert_error("POST", "/v1/pin?key=abc&backend=gpu1", 409, "weight 0");
+	atomic_store(&b->weight, 1);
+	json_decref(ask("POST", "/v1/drain?backend=gpu1&deadline_ms=0", 200));
+	assert_error("POST", "/v1/pin?key=abc&backend=gpu1", 409, "undrain");
+	assert_int_equal(session_total(w.b.sessions), 0);
+	json_decref(ask("POST", "/v1/undrain?backend=gpu1", 200));
+	body = ask("POST", "/v1/drain?backend=gpu1", 200);
+	assert_true(json_is_true(json_object_get(body, "keeps_sessions")));
+	json_decref(body);
+	json_decref(ask("POST", "/v1/pin?key=abc&backend=gpu1", 200)); /* it still keeps some */
+}
+
+static void a_drain_keeps_no_session_that_has_no_pin(void **state)
+{
+	json_t *body;
+
+	start();
+	w.c.placement = PLACEMENT_HASH;
+	body = ask("POST", "/v1/drain?backend=gpu0", 200);
+	assert_true(json_is_false(json_object_get(body, "keeps_sessions")));
+	json_decref(body);
+}
+
 static void pressure_is_told_and_acknowledged(void **state)
 {
 	json_t *body;
@@ -121,28 +167,29 @@ static void wrong_arguments_are_told(void **state)
 	static const struct {
 		const char *method, *target;
 		long status;
+		const char *why;
 	} bad[] = {
-		{"POST", "/v1/drain", 404},
-		{"POST", "/v1/drain?backend=nobody", 404},
-		{"POST", "/v1/drain?backend=gpu0&deadline_ms=-1", 400},
-		{"POST", "/v1/drain?backend=gpu0&idle_ms=0", 400},
-		{"POST", "/v1/undrain?backend=nobody", 404},
-		{"POST", "/v1/pin?backend=gpu0", 400},
-		{"POST", "/v1/pin?key=a&backend=nobody", 404},
-		{"POST", "/v1/pin?id=xyz&backend=gpu0", 400},
-		{"POST", "/v1/unpin?id=00000000000000001", 400},
-		{"GET", "/v1/explain?last=x", 400},
-		{"GET", "/v1/explain?id=", 400},
-		{"GET", "/v1/drain?backend=gpu0", 404},
+		{"POST", "/v1/drain", 404, "no backend"},
+		{"POST", "/v1/drain?backend=nobody", 404, "\"nobody\""},
+		{"POST", "/v1/drain?backend=gpu0&deadline_ms=-1", 400, "from 0 to 86400000"},
+		{"POST", "/v1/drain?backend=gpu0&idle_ms=0", 400,
+		 "idle_ms: wanted a number from 1"},
+		{"POST", "/v1/undrain?backend=nobody", 404, "\"nobody\""},
+		{"POST", "/v1/pin?backend=gpu0", 400, "key or id"},
+		{"POST", "/v1/pin?key=a&backend=nobody", 404, "\"nobody\""},
+		{"POST", "/v1/pin?id=xyz&backend=gpu0", 400, "hexadecimal"},
+		{"POST", "/v1/pin?id=-1&backend=gpu0", 400, "hexadecimal"},
+		{"POST", "/v1/pin?id=0x1f&backend=gpu0", 400, "hexadecimal"},
+		{"POST", "/v1/pin?id=%201f&backend=gpu0", 400, "hexadecimal"},
+		{"POST", "/v1/unpin?id=00000000000000001", 400, "hexadecimal"},
+		{"GET", "/v1/explain?last=x", 400, "last: wanted a number from 0 to 256"},
+		{"GET", "/v1/explain?id=", 400, "key or id"},
+		{"GET", "/v1/drain?backend=gpu0", 404, "no such thing"},
 	};
 
 	start();
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		json_t *body = ask(bad[i].method, bad[i].target, bad[i].status);
-
-		assert_true(strlen(str(body, "error")) > 0);
-		json_decref(body);
-	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_error(bad[i].method, bad[i].target, bad[i].status, bad[i].why);
 }
 
 int main(void)
@@ -150,6 +197,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(drains_and_undrains),
 		TEST(pins_and_unpins_by_hand),
+		TEST(a_pin_that_nothing_would_follow_is_refused),
+		TEST(a_drain_keeps_no_session_that_has_no_pin),
 		TEST(pressure_is_told_and_acknowledged),
 		TEST(the_report_adds_the_workers_up),
 		TEST(wrong_arguments_are_told),

@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "control_case.h"
+#include "ops/control_socket.h"
 
 static mode_t mode_of(const char *path)
 {
@@ -131,6 +132,46 @@ static void without_permission_it_goes_without(void **state)
 	assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static uid_t owner_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_uid;
+}
+
+/* An empty /tmp, as containers have it, is not given away with the socket. */
+static void only_a_directory_of_its_own_is_given_away(void **state)
+{
+	const struct {
+		mode_t mode;
+		bool another_file, given;
+	} cases[] = {{0755, false, true},
+		     {0755, true, false},
+		     {01777, false, false},
+		     {0777, false, false}};
+	char run[128], other[160];
+
+	if (geteuid()) {
+		print_message("SKIP: only root gives anything away\n");
+		skip();
+	}
+	snprintf(run, sizeof(run), "%s/run", own.dir);
+	snprintf(other, sizeof(other), "%s/other", run);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		start();
+		assert_int_equal(chmod(run, cases[i].mode), 0);
+		if (cases[i].another_file)
+			close(open(other, O_CREAT | O_WRONLY, 0600));
+		control_socket_give(own.path, 65534, 65534);
+		assert_int_equal(owner_of(own.path), 65534);
+		assert_int_equal(owner_of(run), cases[i].given ? 65534 : 0);
+		stop();
+		unlink(other);
+		assert_int_equal(rmdir(run), 0);
+	}
+}
+
 struct starter {
 	pthread_t thread;
 	struct control *control;
@@ -176,6 +217,7 @@ int main(void)
 		TEST(a_missing_parent_is_an_error),
 		TEST(stop_leaves_anothers_socket_alone),
 		TEST(without_permission_it_goes_without),
+		TEST(only_a_directory_of_its_own_is_given_away),
 		TEST(of_two_that_start_at_once_one_wins),
 	};
 

@@ -267,20 +267,6 @@ static void a_closed_stderr_harms_nothing_and_errno_survives(void **state)
 	close(saved);
 }
 
-static void level_names_parse_back(void **state)
-{
-	enum log_level level;
-	unsigned int i;
-
-	for (i = 0; i < LOG_LEVEL_NR; i++) {
-		assert_int_equal(log_level_parse(log_level_name(i), &level), 0);
-		assert_int_equal(level, i);
-	}
-	assert_int_equal(log_level_parse("INFO", &level), -EINVAL);
-	assert_int_equal(log_level_parse("", &level), -EINVAL);
-	assert_int_equal(log_level_parse("warning", &level), -EINVAL);
-}
-
 #define THREADS	     4
 #define THREAD_LINES 100
 
@@ -331,7 +317,6 @@ int main(void)
 		cmocka_unit_test(a_line_that_is_too_long_is_cut_and_still_closed),
 		cmocka_unit_test(fields_of_a_level_that_is_off_are_not_evaluated),
 		cmocka_unit_test(a_closed_stderr_harms_nothing_and_errno_survives),
-		cmocka_unit_test(level_names_parse_back),
 		cmocka_unit_test(lines_of_several_threads_never_mix),
 	};
 

@@ -90,6 +90,11 @@ static void ready_only_while_a_server_can_take_a_request(void **state)
 	assert_answer(m, "GET", "/readyz", 503, "no server is up\n");
 	atomic_store(&w.b.backends.slot[0].weight, 1);
 	assert_answer(m, "GET", "/readyz", 200, "ready\n");
+	/* A new request would be told that there is no server. */
+	backend_drain(&w.b.backends.slot[0], UINT64_MAX, 60000);
+	assert_answer(m, "GET", "/readyz", 503, "every server that is up is being drained\n");
+	backend_undrain(&w.b.backends.slot[0]);
+	assert_answer(m, "GET", "/readyz", 200, "ready\n");
 	atomic_store(&w.b.draining, true);
 	assert_answer(m, "GET", "/readyz", 503, "draining\n");
 	assert_answer(m, "GET", "/healthz", 200, NULL);
@@ -97,6 +102,24 @@ static void ready_only_while_a_server_can_take_a_request(void **state)
 	w.c.nr_backends = 0;
 	apply();
 	assert_answer(m, "GET", "/readyz", 503, "no server is configured\n");
+	metrics_stop(m);
+}
+
+/* Only a request finds out that a server is back that nobody checks; and who asks here first, and
+ * sends none to a kvpin that is not ready, would never send one again. */
+static void ready_when_an_unchecked_server_may_be_tried_again(void **state)
+{
+	struct metrics *m = start("127.0.0.1:0");
+
+	assert_non_null(m);
+	w.c.health.interval_ms = 0;
+	w.c.nr_backends = 1;
+	apply();
+	atomic_store(&w.b.backends.slot[0].state, BACKEND_DOWN);
+	atomic_store(&w.b.backends.slot[0].retry_ms, UINT64_MAX);
+	assert_answer(m, "GET", "/readyz", 503, "no server is up\n");
+	atomic_store(&w.b.backends.slot[0].retry_ms, balancer_now_ms());
+	assert_answer(m, "GET", "/readyz", 200, "ready\n");
 	metrics_stop(m);
 }
 
@@ -181,6 +204,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(serves_metrics_and_probes),
 		TEST(ready_only_while_a_server_can_take_a_request),
+		TEST(ready_when_an_unchecked_server_may_be_tried_again),
 		TEST(serves_over_ipv6),
 		TEST(an_address_in_use_is_named),
 		TEST(a_listener_that_never_served_can_be_stopped),

@@ -477,6 +477,7 @@ static void what_cannot_be_read_or_written_is_a_warning(void **state)
 	/* No directory: said at the start, too. */
 	sprintf(elsewhere, "%s/missing/sessions.state", dir);
 	assert_int_equal(session_file_load(elsewhere, b, NULL).restored, 0);
+	session_file_warn(elsewhere);
 	text = logged();
 	assert_non_null(strstr(text, "level=warn"));
 	assert_non_null(strstr(text, elsewhere));

@@ -180,6 +180,19 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	return addr_same_host(a, b) && addr_port(a) == addr_port(b);
 }
 
+void addr_unmap(struct addr *addr)
+{
+	const struct in6_addr *in6 = &addr->in6.sin6_addr;
+	struct addr plain = {0};
+	struct in_addr host;
+
+	if (addr->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(in6))
+		return;
+	memcpy(&host, in6->s6_addr + 12, sizeof(host));
+	addr_set4(&plain, host, addr->in6.sin6_port);
+	*addr = plain;
+}
+
 unsigned int addr_port(const struct addr *addr)
 {
 	switch (addr->sa.sa_family) {

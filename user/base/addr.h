@@ -41,6 +41,10 @@ bool addr_equal(const struct addr *a, const struct addr *b);
 /** addr_same_host() - same family and address, whatever the port? */
 bool addr_same_host(const struct addr *a, const struct addr *b);
 
+/** addr_unmap() - an IPv4 peer of an IPv6 socket (RFC 4291 2.5.5.2) becomes what it is; others stay
+ */
+void addr_unmap(struct addr *addr);
+
 /** addr_port() - port in host order */
 unsigned int addr_port(const struct addr *addr);
 

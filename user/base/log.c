@@ -34,11 +34,16 @@ struct line {
 static _Atomic uint32_t level_on = LOG_INFO;
 static _Atomic uint32_t format_on = LOG_LOGFMT;
 
-static const char *const level_names[LOG_LEVEL_NR] = {
+const char *const log_level_names[LOG_LEVEL_NR] = {
 	[LOG_ERROR] = "error",
 	[LOG_WARN] = "warn",
 	[LOG_INFO] = "info",
 	[LOG_DEBUG] = "debug",
+};
+
+const char *const log_format_names[LOG_FORMAT_NR] = {
+	[LOG_LOGFMT] = "logfmt",
+	[LOG_JSON] = "json",
 };
 
 /* All of it or nothing. */
@@ -255,7 +260,7 @@ void log_write(enum log_level level, const char *msg, const struct log_field *fi
 	if (l.json)
 		line_put(&l, "{", 1);
 	line_time(&l);
-	line_string(&l, "level", log_level_name(level));
+	line_string(&l, "level", log_level_names[level]);
 	line_string(&l, "msg", msg);
 	for (; fields && fields->kind != LOG_FIELD_END; fields++)
 		line_field(&l, fields);
@@ -267,22 +272,4 @@ void log_write(enum log_level level, const char *msg, const struct log_field *fi
 		n = write(STDERR_FILENO, l.text, l.used);
 	while (n < 0 && errno == EINTR);
 	errno = saved_errno;
-}
-
-int log_level_parse(const char *text, enum log_level *level)
-{
-	unsigned int i;
-
-	for (i = 0; i < LOG_LEVEL_NR; i++) {
-		if (!strcmp(text, level_names[i])) {
-			*level = (enum log_level)i;
-			return 0;
-		}
-	}
-	return -EINVAL;
-}
-
-const char *log_level_name(enum log_level level)
-{
-	return (unsigned int)level < LOG_LEVEL_NR ? level_names[level] : "unknown";
 }

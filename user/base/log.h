@@ -77,10 +77,8 @@ bool log_enabled(enum log_level level);
  */
 void log_write(enum log_level level, const char *msg, const struct log_field *fields);
 
-/** log_level_parse() - "error", "warn", "info", "debug"; returns 0 or -EINVAL */
-int log_level_parse(const char *text, enum log_level *level);
-
-/** log_level_name() - the reverse of log_level_parse(); a static string */
-const char *log_level_name(enum log_level level);
+/* Names as lines and the configuration have them. */
+extern const char *const log_level_names[LOG_LEVEL_NR];
+extern const char *const log_format_names[LOG_FORMAT_NR];
 
 #endif

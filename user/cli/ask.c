@@ -84,24 +84,31 @@ void ask_print_json(const json_t *root)
 	printf("\n");
 }
 
+int ask_fail(const struct ask *a, const char *why)
+{
+	json_t *root = a->json ? json_pack("{s:s}", "error", why) : NULL;
+
+	fprintf(stderr, "kvpin: %s\n", why);
+	if (root)
+		ask_print_json(root);
+	json_decref(root);
+	return CLI_FAILED;
+}
+
 int ask_send(const struct ask *a, const char *method, const char *target,
 	     void (*print)(const json_t *answer))
 {
 	char why[ASK_WHY_BYTES];
-	json_t *answer = NULL;
-	int ret = CLI_OK;
+	json_t *answer;
 
-	if (control_ask(a->control, method, target, &answer, why, sizeof(why))) {
-		fprintf(stderr, "kvpin: %s\n", why);
-		answer = a->json ? json_pack("{s:s}", "error", why) : NULL;
-		ret = CLI_FAILED;
-	}
-	if (a->json && answer)
+	if (control_ask(a->control, method, target, &answer, why, sizeof(why)))
+		return ask_fail(a, why);
+	if (a->json)
 		ask_print_json(answer);
-	else if (answer)
+	else
 		print(answer);
 	json_decref(answer);
-	return ret;
+	return CLI_OK;
 }
 
 const char *ask_text(const json_t *o, const char *key)

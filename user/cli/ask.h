@@ -63,6 +63,9 @@ void ask_help_flags(const struct ask *a);
 int ask_send(const struct ask *a, const char *method, const char *target,
 	     void (*print)(const json_t *answer));
 
+/** ask_fail() - say what went wrong on stderr, with --json on stdout too; returns CLI_FAILED */
+int ask_fail(const struct ask *a, const char *why);
+
 /** ask_print_json() - on stdout, for programs */
 void ask_print_json(const json_t *root);
 

@@ -97,13 +97,13 @@ static int parse(struct asked *a, int argc, char **argv, char *why)
 
 static void print_session(const json_t *o)
 {
-	const char *pin = ask_text(o, "pin");
+	const char *pin = ask_text(o, "pin"), *source = ask_text(o, "key_source");
 
 	if (!ask_text(o, "session")[0]) {
-		printf("  key         none\n");
+		printf("  key         %s\n", source[0] ? source : "none");
 		return;
 	}
-	printf("  key         %s, session %s\n", ask_text(o, "key_source"), ask_text(o, "session"));
+	printf("  key         %s, session %s\n", source, ask_text(o, "session"));
 	if (!pin[0])
 		printf("  pin         none");
 	else
@@ -304,6 +304,9 @@ static void session_look(struct balancer *b, struct decide_input *in, struct exp
 	if (session_begin(b->sessions, in->session, now_ms, &txn)) {
 		in->pin = txn.session.backend;
 		in->guard.idle_ms = (uint32_t)(now_ms - txn.session.last_used_ms);
+		in->guard.cold = txn.session.generation !=
+				 backend_generation(&b->backends.slot[in->pin]);
+		r->cold = in->guard.cold;
 		r->turns = txn.session.turns;
 	}
 	session_abort(&txn);
@@ -354,9 +357,10 @@ static int offline(const struct asked *a)
 	json_t *answer = NULL;
 
 	if (!c) {
-		fprintf(stderr, "kvpin: %s\n", b ? e.text : "out of memory");
+		int ret = ask_fail(&a->ask, b ? e.text : "out of memory");
+
 		free(b);
-		return CLI_FAILED;
+		return ret;
 	}
 	/* Standard output is the answer's. */
 	log_setup(LOG_ERROR, LOG_LOGFMT);
@@ -368,13 +372,13 @@ static int offline(const struct asked *a)
 	}
 	free(b);
 	if (!answer)
-		fprintf(stderr, "kvpin: %s\n", why);
-	else if (a->ask.json)
+		return ask_fail(&a->ask, why);
+	if (a->ask.json)
 		ask_print_json(answer);
 	else
 		print_decisions(answer);
 	json_decref(answer);
-	return answer ? CLI_OK : CLI_FAILED;
+	return CLI_OK;
 }
 
 /* ---- the running kvpin ---- */

@@ -154,6 +154,12 @@ static bool begin(const struct cli_command *self, const struct takes *t, struct 
 
 static void print_drain(const json_t *o)
 {
+	if (json_is_false(json_object_get(o, "keeps_sessions"))) {
+		printf("%s takes no new request: with placement hash its sessions go elsewhere at "
+		       "once.\n",
+		       ask_text(o, "backend"));
+		return;
+	}
 	printf("%s takes no new session. It keeps its %.0f as long as they are not silent for %.0f "
 	       "s, "
 	       "and %.0f s at most.\n",

@@ -11,10 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The largest answer is 100,000 sessions of about 120 bytes. */
+/* The largest answer is 100,000 sessions of some 220 bytes. */
 #define ANSWER_BYTES_MAX (64 * 1024 * 1024)
 #define CONNECT_MS	 2000L
-/* A reload may wait for health checks of new servers. */
+/* A reload waits for the workers, and for what runs before it. */
 #define ANSWER_MS 30000L
 
 struct body {

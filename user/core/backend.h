@@ -80,6 +80,23 @@ struct backend_table {
 	struct kvpin_backend own[BACKENDS_MAX]; /* where no kernel path shares it */
 };
 
+/**
+ * backend_state_now() - the state as a request meets it, enum backend_state; any thread
+ *
+ * Where nobody checks, a server that is down counts as up again once it may be tried: only a
+ * request can find out that it is back.
+ */
+static inline uint32_t backend_state_now(const struct backend_table *t, const struct backend *b,
+					 uint64_t now_ms)
+{
+	uint32_t state = atomic_load_explicit(&b->state, memory_order_acquire);
+
+	if (state == BACKEND_DOWN && !atomic_load_explicit(&t->checked, memory_order_relaxed) &&
+	    now_ms >= atomic_load_explicit(&b->retry_ms, memory_order_relaxed))
+		return BACKEND_UP;
+	return state;
+}
+
 /** backend_inflight() - requests dispatched and not yet answered, on all paths; any thread */
 static inline uint32_t backend_inflight(const struct backend *b)
 {

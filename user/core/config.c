@@ -350,6 +350,43 @@ static int check_health(const struct config *c, const struct complaint *to)
 	return 0;
 }
 
+static int check_peers(const struct config *c, const struct complaint *to)
+{
+	const struct addr *own = &c->peers.listen.one[0];
+	char text[ADDR_TEXT_MAX];
+	unsigned int i;
+
+	if (!config_peers(c))
+		return 0;
+	if (!c->peers.to.nr)
+		return refuse(to, "peers.to is empty, and nobody else may connect to "
+				  "peers.listen; name the other balancers, e.g. 10.0.0.2:7946");
+	for (i = 0; i < c->peers.to.nr; i++) {
+		const struct addr *other = &c->peers.to.one[i];
+
+		if (addr_is_any(other) || !addr_port(other))
+			return refuse(to,
+				      "peers.to: %s names no balancer; write its host and port, "
+				      "e.g. 10.0.0.2:7946",
+				      addr_format(other, text));
+	}
+	for (i = 0; c->peers.listen.nr && i < c->nr_listen; i++)
+		if (addr_reaches(own, &c->listen[i]) || addr_reaches(&c->listen[i], own))
+			return refuse(to,
+				      "peers.listen and listen share %s; give peers.listen "
+				      "another port",
+				      addr_format(own, text));
+	if (c->peers.listen.nr && c->has_metrics &&
+	    (addr_reaches(own, &c->metrics) || addr_reaches(&c->metrics, own)))
+		return refuse(to,
+			      "peers.listen and metrics share %s; give peers.listen another port",
+			      addr_format(own, text));
+	if (c->peers.secret[0] != '/')
+		return refuse(to, "peers.secret is not set; write the absolute path of a file "
+				  "that holds the same secret on all balancers");
+	return 0;
+}
+
 /* Beside the control socket, under a name that goes with its own: two kvpins on a host have two
  * sockets, and must not write each other's pins. */
 static void derive_state(struct config *c)
@@ -401,11 +438,8 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 	if (c->steer.ring_bytes & (c->steer.ring_bytes - 1))
 		return refuse(&to, "steer.ring is %u bytes; it must be a power of two, e.g. 512KiB",
 			      c->steer.ring_bytes);
-	if (config_peers(c) && (!strcmp(c->peers.secret, "off") || c->peers.secret[0] != '/'))
-		return refuse(&to, "peers.secret is not set; write the absolute path of a file "
-				   "that holds the same secret on all balancers");
 	if (check_choices(c, &to) || check_bounds(c, &to) || check_listen(c, &to) ||
-	    check_backends(c, &to) || check_health(c, &to))
+	    check_backends(c, &to) || check_health(c, &to) || check_peers(c, &to))
 		return -EINVAL;
 	return config_keys_finish(c, why, why_bytes);
 }

@@ -23,7 +23,6 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 		 const struct session_table *sessions, uint64_t now_ms)
 {
 	uint32_t nr = atomic_load_explicit(&backends->nr, memory_order_acquire), i;
-	bool checked = atomic_load_explicit(&backends->checked, memory_order_relaxed);
 
 	in->nr_views = 0;
 	for (i = 0; i < nr; i++) {
@@ -31,13 +30,9 @@ void decide_view(struct decide_input *in, const struct backend_table *backends,
 		struct backend_view *v = &in->view[in->nr_views];
 
 		/* Acquire: name_hash was written before the slot was put to use. */
-		v->state = atomic_load_explicit(&b->state, memory_order_acquire);
+		v->state = backend_state_now(backends, b, now_ms);
 		if (v->state == BACKEND_FREE)
 			continue;
-		/* Nobody else would find out that it is back. */
-		if (v->state == BACKEND_DOWN && !checked &&
-		    now_ms >= atomic_load_explicit(&b->retry_ms, memory_order_relaxed))
-			v->state = BACKEND_UP;
 		v->id = i;
 		v->weight = atomic_load_explicit(&b->weight, memory_order_relaxed);
 		v->inflight = backend_inflight(b);

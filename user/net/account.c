@@ -3,7 +3,6 @@
 #include "net/account.h"
 
 #include "base/log.h"
-#include "net/reply.h"
 #include "net/turn.h"
 #include "net/worker.h"
 
@@ -31,7 +30,7 @@ static void log_request(const struct conn *c, const struct exchange *x, enum sta
 	if (x->keyed && log_enabled(LOG_DEBUG))
 		field[n++] = F_HEX("session", x->session);
 	if (x->request.error)
-		field[n++] = F_STR("error", http_error_names[x->request.error]);
+		field[n++] = F_STR("error", stat_http_error_names[x->request.error]);
 	if (x->ttft_ns)
 		field[n++] = F_DBL("ttft_ms", x->ttft_ns / 1e6);
 	if (x->started_ns)

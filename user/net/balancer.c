@@ -192,16 +192,6 @@ static void free_retired(struct balancer *b, uint64_t now_ms, bool all)
 	}
 }
 
-static bool listeners_differ(const struct config *a, const struct config *b)
-{
-	if (a->nr_listen != b->nr_listen)
-		return true;
-	for (unsigned int i = 0; i < a->nr_listen; i++)
-		if (!addr_equal(&a->listen[i], &b->listen[i]))
-			return true;
-	return false;
-}
-
 static uint64_t random_secret(void);
 
 /* The index of prefixes, made when it is first asked for and kept from then on. Returns the cap in
@@ -221,17 +211,14 @@ static int64_t prefix_setup(struct balancer *b, const struct config *c)
 	return c->affinity.prefix.max;
 }
 
-static void restart_note(const struct config *old, const struct config *new, uint32_t cap,
-			 uint32_t prefix_cap, char *why, unsigned int why_bytes)
+static void restart_note(const struct config *c, uint32_t cap, uint32_t prefix_cap, char *why,
+			 unsigned int why_bytes)
 {
-	snprintf(why, why_bytes, "%s%s%s%s",
-		 listeners_differ(old, new) ? "a changed listen needs a restart; " : "",
-		 old->workers != new->workers ? "changed workers need a restart; " : "",
-		 cap < new->session_max ? "a larger sessions.max needs a restart; " : "",
-		 prefix_cap < new->affinity.prefix.max ? "a larger prefix.max needs a restart; "
-						       : "");
-	if (*why)
-		why[strlen(why) - 2] = '\0';
+	snprintf(why, why_bytes, "%s%s%s",
+		 cap < c->session_max ? "sessions.max: a larger one needs a restart" : "",
+		 cap < c->session_max && prefix_cap < c->affinity.prefix.max ? "; " : "",
+		 prefix_cap < c->affinity.prefix.max ? "prefix.max: a larger one needs a restart"
+						     : "");
 }
 
 int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned int why_bytes)
@@ -271,7 +258,7 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 		return err;
 	}
 	cap = session_table_limits(b->sessions, c->session_max, c->session_ttl_ms);
-	restart_note(old, c, cap, prefix_cap, why, why_bytes);
+	restart_note(c, cap, prefix_cap, why, why_bytes);
 	apply_health(b, c);
 	if (b->steer)
 		steer_configure(b->steer, c);

@@ -89,8 +89,7 @@ int balancer_start(struct balancer *b, char *why, unsigned int why_bytes);
 /**
  * balancer_reload() - publish a new configuration without dropping a connection
  * @c: finished, from malloc(); the balancer owns it on success
- * @why: on failure the reason; on success a note about what needs a restart (listeners, workers,
- *       larger caps), or empty
+ * @why: on failure the reason; on success a note about caps that need a restart to grow, or empty
  *
  * Main thread only. Returns 0 or -errno; on failure the old one stays in force and @c is the
  * caller's.

@@ -4,7 +4,8 @@
  *
  * Happy path: bytes come, a head completes, exchange.c carries the exchange, the next head is
  * looked for. Failures: the client's end is seen here; what has lasted too long is conn_clock.c's
- * to say, and what becomes of an exchange is exchange.c's.
+ * to say, what is wanted of the sockets conn_events.c's, and what becomes of an exchange
+ * exchange.c's.
  * Close: conn_close() is the one exit. It may be called anywhere; the memory lives until the loop
  * has closed the handles, so callers only look at c->state afterwards.
  */
@@ -22,6 +23,7 @@
 
 #include "base/log.h"
 #include "net/conn_clock.h"
+#include "net/conn_events.h"
 #include "net/exchange.h"
 #include "net/relay.h"
 #include "net/tcp_probe.h"
@@ -74,76 +76,13 @@ void conn_quickack(struct conn *c)
 	setsockopt(c->sock.fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof(on));
 }
 
-/* ---- events wanted ---- */
-
-/*
- * How the client's end is heard of where its bytes are not read. Behind its FIN only a RST is still
- * to come, and whatever else is asked for would be reported again and again from then on. epoll
- * reports errors unasked, but libuv only where something is asked: urgent data, which nobody sends.
- */
-static int client_end_events(const struct conn *c)
-{
-	if (!c->client_rdhup && !c->client_eof)
-		return UV_DISCONNECT;
-	/* Both sides of a tunnel have ended: that is EPOLLHUP, without a RST. */
-	if (c->state == CONN_TUNNEL && c->x->answer_body.state == KVPIN_BS_DONE)
-		return 0;
-	return c->client_urgent ? 0 : UV_PRIORITIZED;
-}
-
-static int client_events(const struct conn *c)
-{
-	int events = 0;
-
-	switch (c->state) {
-	case CONN_HEAD:
-		return c->client_eof ? 0 : UV_READABLE;
-	case CONN_EXCHANGE:
-	case CONN_TUNNEL:
-		if (c->x->out_ready)
-			events |= UV_WRITABLE;
-		if (exchange_reads_client(c))
-			return events | UV_READABLE;
-		return events | client_end_events(c);
-	case CONN_WAIT:
-	case CONN_STEER:
-	case CONN_RECLAIM:
-	case CONN_SPLICE:
-		return client_end_events(c);
-	case CONN_REPLY:
-		return UV_WRITABLE;
-	case CONN_LINGER:
-		return UV_READABLE;
-	case CONN_BREAK:
-		return c->x->out_ready ? UV_WRITABLE : 0;
-	default:
-		return 0;
-	}
-}
-
-static int upstream_events(const struct conn *c)
-{
-	const struct exchange *x = c->x;
-	int events = 0;
-
-	if (c->current->connecting)
-		return UV_WRITABLE;
-	if (c->state == CONN_SPLICE)
-		return c->splice.ended ? 0 : UV_DISCONNECT;
-	if (!x->out_ready && !(x->head_done && x->answer_body.state == KVPIN_BS_DONE))
-		events |= UV_READABLE;
-	if (x->sent < x->ready && !x->discard)
-		events |= UV_WRITABLE;
-	return events;
-}
-
 static void conn_want(struct conn *c)
 {
 	if (c->state == CONN_CLOSED)
 		return;
-	sock_want(&c->sock, client_events(c));
+	sock_want(&c->sock, conn_events_client(c));
 	if (c->current)
-		sock_want(&c->current->sock, upstream_events(c));
+		sock_want(&c->current->sock, conn_events_upstream(c));
 	conn_rearm(c);
 }
 
@@ -271,11 +210,11 @@ static void linger_read(struct conn *c)
 static bool ring_read(struct conn *c)
 {
 	if ((c->state == CONN_EXCHANGE || c->state == CONN_TUNNEL) && c->current &&
-	    steer_waiting(&c->current->steer) && (upstream_events(c) & UV_READABLE)) {
+	    steer_waiting(&c->current->steer) && (conn_events_upstream(c) & UV_READABLE)) {
 		exchange_answer(c);
 		return true;
 	}
-	if (!steer_waiting(&c->steer.sock) || !(client_events(c) & UV_READABLE))
+	if (!steer_waiting(&c->steer.sock) || !(conn_events_client(c) & UV_READABLE))
 		return false;
 	if (c->state == CONN_HEAD)
 		head_read(c);

@@ -177,7 +177,7 @@ static void exchange_trouble(struct conn *c, enum relay_end end)
 			exchange_break(c, OUTCOME_REFUSED);
 		else
 			exchange_reply(c, OUTCOME_REFUSED, 400, "The request body is malformed.",
-				       http_error_names[x->request.error], 0);
+				       stat_http_error_names[x->request.error], 0);
 		break;
 	case RELAY_CONNECT_FAILED:
 		attempt_again(c, BACKEND_CAUSE_REFUSED, errno);
@@ -207,7 +207,7 @@ void exchange_refuse(struct conn *c)
 	stat_add(&c->worker->stats->http_errors[error], 1);
 	c->close_reason = CONN_CLOSE_BAD_REQUEST;
 	exchange_reply(c, OUTCOME_REFUSED, reply_status_of(error), "The request is malformed.",
-		       http_error_names[error], 0);
+		       stat_http_error_names[error], 0);
 }
 
 /* The fields that this proxy adds to a request; "" when none. */
@@ -221,6 +221,7 @@ static const char *added_fields(const struct conn *c, char *text, size_t bytes)
 		struct addr local = {.len = sizeof(local.in6)};
 
 		getsockname(c->sock.fd, &local.sa, &local.len);
+		addr_unmap(&local);
 		n = snprintf(text, bytes, "Host: %s\r\n", addr_format(&local, peer));
 	}
 	if (c->worker->config->forwarded_for) {

@@ -66,7 +66,8 @@ static void request_forget_sent(struct conn *c)
 	x->sent = 0;
 }
 
-void relay_release_hold(struct conn *c)
+/* An answer has begun: the request will not be sent again. */
+static void request_release_hold(struct conn *c)
 {
 	c->x->held = false;
 	request_forget_sent(c);
@@ -155,7 +156,7 @@ enum relay_end relay_send_request(struct conn *c)
 		request_forget_sent(c);
 	else if (x->sent && x->request_body.state != KVPIN_BS_DONE && !request_room(c))
 		/* Too large to hold; dispatch has put it on a fresh connection. */
-		relay_release_hold(c);
+		request_release_hold(c);
 	return x->request_body.state == KVPIN_BS_DONE ? RELAY_DONE : RELAY_WAIT;
 }
 
@@ -414,7 +415,7 @@ enum relay_end relay_answer(struct conn *c)
 		conn_touch(c);
 		if (!x->answered) {
 			x->answered = true;
-			relay_release_hold(c);
+			request_release_hold(c);
 		}
 		room = buf_room(&c->out) - n;
 		c->out.end += n;

@@ -68,7 +68,4 @@ enum relay_end relay_flush(struct conn *c);
 /** relay_request_open() - is more of the request wanted from the client, and is there room? */
 bool relay_request_open(const struct conn *c);
 
-/** relay_release_hold() - an answer has begun: the request will not be sent again */
-void relay_release_hold(struct conn *c);
-
 #endif

@@ -6,12 +6,6 @@
 
 #include "net/worker.h"
 
-const char *const http_error_names[KVPIN_HTTP_NR] = {
-#define X(id, text) text,
-	KVPIN_HTTP_ERRORS(X)
-#undef X
-};
-
 static const char *reason_of(unsigned int status)
 {
 	switch (status) {

@@ -26,7 +26,4 @@ int reply_error(struct conn *c, unsigned int status, const char *message, const 
 /** reply_status_of() - which status a malformed request head gets */
 unsigned int reply_status_of(enum kvpin_http_error error);
 
-/** http_error_names[] - texts of enum kvpin_http_error */
-extern const char *const http_error_names[KVPIN_HTTP_NR];
-
 #endif

@@ -21,4 +21,10 @@ const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR] = {
 #undef X
 };
 
+const char *const stat_http_error_names[KVPIN_HTTP_NR] = {
+#define X(id, text) text,
+	KVPIN_HTTP_ERRORS(X)
+#undef X
+};
+
 const char *const stat_path_names[STAT_PATH_NR] = {"relay", "steer", "splice"};

@@ -50,6 +50,7 @@ enum stat_path {
 extern const char *const stat_path_names[STAT_PATH_NR];
 extern const char *const stat_refusal_names[KVPIN_REFUSED_NR];
 extern const char *const stat_splice_refusal_names[KVPIN_SPLICE_REFUSED_NR];
+extern const char *const stat_http_error_names[KVPIN_HTTP_NR];
 
 enum stat_turn { TURN_FIRST, TURN_LATER, TURN_NR };
 
@@ -65,7 +66,7 @@ struct backend_stats {
 	_Atomic uint64_t connects;		   /* upstream connections opened */
 	_Atomic uint64_t reuses;		   /* requests that went over an open one */
 	_Atomic uint64_t resends;		   /* requests sent again on another connection */
-	struct hist ttft[TURN_NR];		   /* dispatch to first token (SSE) or first byte */
+	struct hist ttft[TURN_NR];		   /* head complete to first token, or byte */
 	struct hist token_gap;
 	_Atomic uint64_t turns[GUARD_TURN_NR]; /* kvpin_turns_total */
 	_Atomic uint64_t forced; /* sessions that had to leave it, though alive: full, or the guard */
@@ -91,7 +92,7 @@ struct worker_stats {
 	_Atomic uint64_t first_turns;		  /* keys that were new, later turns not counted */
 	_Atomic uint64_t prefixes[DECIDE_REASON_NR]; /* requests by prefix, by how it went */
 	_Atomic uint64_t long_keys;		     /* keys over KVPIN_KEY_BYTES */
-	_Atomic uint64_t repeated_keys;		     /* session header present twice */
+	_Atomic uint64_t repeated_keys;		     /* keys more than once in a head */
 	_Atomic uint64_t http_errors[KVPIN_HTTP_NR]; /* malformed requests, by reason */
 	_Atomic uint64_t accepted;		     /* client connections */
 	_Atomic uint64_t accept_pauses; /* at limit.connections, or out of descriptors */

@@ -93,8 +93,8 @@ void wait_displace(struct balancer *b, uint32_t slot, uint32_t below_ms);
  * and, for one that waits itself, how many are ahead of it */
 void wait_view(struct balancer *b, struct conn *c, struct decide_input *in);
 
-/** wait_worker_run() - tell the worker's connections that have been handed a slot
- * (exchange_granted()) or were asked to move (exchange_review()) */
+/** wait_worker_run() - tell the worker's connections that have been handed a slot (conn_on_slot())
+ * or were asked to move (conn_on_review()) */
 void wait_worker_run(struct worker *w);
 
 #endif

@@ -52,6 +52,8 @@ static bool accept_one(struct worker *w, int listen_fd)
 	int fd = accept4(listen_fd, &peer.sa, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	if (fd >= 0) {
+		/* What servers, logs and keys are told is the client's own address. */
+		addr_unmap(&peer);
 		conn_new(w, fd, &peer);
 		return true;
 	}

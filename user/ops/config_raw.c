@@ -57,8 +57,10 @@ static const char *group_example(const char *name)
 		{"health", "{path: /health, interval: 2s}"},
 		{"timeouts", "{idle: 75s, stall: 15m}"},
 		{"limits", "{head: 32KiB, connections: 8192}"},
-		{"log", "{level: info, format: logfmt}"},
+		{"steer", "{budget: 256KiB, holds: 256}"},
+		{"splice", "{events: 8, body: 256KiB}"},
 		{"peers", "{listen: \"10.0.0.1:7946\", to: \"10.0.0.2:7946\"}"},
+		{"log", "{level: info, format: logfmt}"},
 	};
 	unsigned int i;
 

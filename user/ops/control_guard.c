@@ -28,26 +28,37 @@ static const char *argument(struct MHD_Connection *conn, const char *name)
 	return MHD_lookup_connection_value(conn, MHD_GET_ARGUMENT_KIND, name);
 }
 
-/* A number of @max at most, or @otherwise when it is not given. Returns 0 or -EINVAL. */
-static int argument_number(struct MHD_Connection *conn, const char *name, uint64_t otherwise,
-			   uint64_t max, uint64_t *n)
+/* What may be given, and what counts when it is not. */
+struct number {
+	const char *name;
+	uint64_t otherwise, min, max;
+};
+
+static const struct number deadline_of = {"deadline_ms", DRAIN_DEADLINE_MS, 0, DRAIN_MS_MAX};
+static const struct number idle_of = {"idle_ms", DRAIN_IDLE_MS, 1, DRAIN_MS_MAX};
+static const struct number last_of = {"last", EXPLAIN_DEFAULT, 0, EXPLAIN_RING};
+
+/* Returns 0 or -EINVAL. */
+static int argument_number(struct MHD_Connection *conn, const struct number *of, uint64_t *n)
 {
-	const char *text = argument(conn, name);
+	const char *text = argument(conn, of->name);
 	char *end;
 
-	*n = otherwise;
+	*n = of->otherwise;
 	if (!text)
 		return 0;
 	errno = 0;
 	*n = strtoull(text, &end, 10);
-	return *text < '0' || *text > '9' || errno || *end || *n > max ? -EINVAL : 0;
+	return *text < '0' || *text > '9' || errno || *end || *n < of->min || *n > of->max ? -EINVAL
+											   : 0;
 }
 
-static enum MHD_Result reply_bad(struct MHD_Connection *conn, const char *what)
+static enum MHD_Result reply_bad(struct MHD_Connection *conn, const struct number *of)
 {
 	char why[CONTROL_TEXT_MAX];
 
-	snprintf(why, sizeof(why), "%s: missing, or not a number in range", what);
+	snprintf(why, sizeof(why), "%s: wanted a number from %" PRIu64 " to %" PRIu64, of->name,
+		 of->min, of->max);
 	return control_reply_error(conn, MHD_HTTP_BAD_REQUEST, why);
 }
 
@@ -70,16 +81,16 @@ static struct backend *argument_backend(const struct control_params *p, struct M
 static int argument_session(struct MHD_Connection *conn, uint64_t *id)
 {
 	const char *key = argument(conn, "key"), *hex = argument(conn, "id");
-	char *end;
 
 	if (key && key[0]) {
 		*id = kvpin_key_hash((const __u8 *)key, strlen(key));
 		return 0;
 	}
-	if (!hex || !hex[0] || strlen(hex) > 16)
+	/* strtoull() would take signs, blanks and 0x too. */
+	if (!hex || !hex[0] || strlen(hex) > 16 || hex[strspn(hex, "0123456789abcdefABCDEF")])
 		return -EINVAL;
-	*id = strtoull(hex, &end, 16);
-	return *end ? -EINVAL : 0;
+	*id = strtoull(hex, NULL, 16);
+	return 0;
 }
 
 static enum MHD_Result reply_no_session(struct MHD_Connection *conn)
@@ -106,10 +117,10 @@ enum MHD_Result control_drain(const struct control_view *v, struct MHD_Connectio
 	struct backend *b;
 	json_t *body;
 
-	if (argument_number(conn, "deadline_ms", DRAIN_DEADLINE_MS, DRAIN_MS_MAX, &deadline_ms))
-		return reply_bad(conn, "deadline_ms");
-	if (argument_number(conn, "idle_ms", DRAIN_IDLE_MS, DRAIN_MS_MAX, &idle_ms) || !idle_ms)
-		return reply_bad(conn, "idle_ms");
+	if (argument_number(conn, &deadline_of, &deadline_ms))
+		return reply_bad(conn, &deadline_of);
+	if (argument_number(conn, &idle_of, &idle_ms))
+		return reply_bad(conn, &idle_of);
 	pthread_rwlock_rdlock(p->lock);
 	b = argument_backend(p, conn, &rc);
 	if (!b) {
@@ -124,6 +135,9 @@ enum MHD_Result control_drain(const struct control_view *v, struct MHD_Connectio
 	    F_UINT("deadline_ms", deadline_ms), F_UINT("idle_ms", idle_ms));
 	body = json_object();
 	control_put_str(body, "backend", b->name);
+	/* Without pins there is nothing that it could keep. */
+	control_put_bool(body, "keeps_sessions",
+			 balancer_config(p->balancer)->placement != PLACEMENT_HASH);
 	pthread_rwlock_unlock(p->lock);
 	control_put_int(body, "sessions", sessions);
 	control_put_real(body, "deadline_s", (double)deadline_ms / 1000);
@@ -155,10 +169,26 @@ enum MHD_Result control_undrain(const struct control_view *v, struct MHD_Connect
 
 /* ---- pins by hand ---- */
 
+/* Why the session's next request would not go there; NULL: it would, if the server is up. */
+static const char *pin_in_vain(const struct config *c, const struct backend *b, uint64_t id)
+{
+	if (c->placement == PLACEMENT_HASH)
+		return "placement: hash follows no pins; use another one to pin by hand";
+	if (guard_control(id, c->experiment_milli))
+		return "the session is in the experiment's control arm, which follows no pins; "
+		       "lower experiment.share";
+	if (!atomic_load(&b->weight))
+		return "the server has weight 0 and keeps no session; give it weight";
+	if (atomic_load(&b->drain_over))
+		return "the server is drained; undrain it first";
+	return NULL;
+}
+
 enum MHD_Result control_pin(const struct control_view *v, struct MHD_Connection *conn)
 {
 	const struct control_params *p = &v->p;
 	struct session_txn txn;
+	const char *in_vain;
 	enum MHD_Result rc;
 	struct backend *b;
 	json_t *body;
@@ -173,6 +203,11 @@ enum MHD_Result control_pin(const struct control_view *v, struct MHD_Connection 
 		pthread_rwlock_unlock(p->lock);
 		return rc;
 	}
+	in_vain = pin_in_vain(balancer_config(p->balancer), b, id);
+	if (in_vain) {
+		pthread_rwlock_unlock(p->lock);
+		return control_reply_error(conn, MHD_HTTP_CONFLICT, in_vain);
+	}
 	body = json_object();
 	put_session(body, id);
 	control_put_str(body, "backend", b->name);
@@ -182,7 +217,6 @@ enum MHD_Result control_pin(const struct control_view *v, struct MHD_Connection 
 	txn.again = true;
 	txn.stamp = balancer_stamp();
 	txn.generation = backend_generation(b);
-	txn.control = guard_control(id, balancer_config(p->balancer)->experiment_milli);
 	session_commit(&txn, b->id);
 	pthread_rwlock_unlock(p->lock);
 	return control_reply(conn, MHD_HTTP_OK, body);
@@ -320,8 +354,8 @@ enum MHD_Result control_explain(const struct control_view *v, struct MHD_Connect
 
 	if (one && argument_session(conn, &id))
 		return reply_no_session(conn);
-	if (argument_number(conn, "last", EXPLAIN_DEFAULT, EXPLAIN_RING, &last))
-		return reply_bad(conn, "last");
+	if (argument_number(conn, &last_of, &last))
+		return reply_bad(conn, &last_of);
 	r = calloc((size_t)rings * last + 1, sizeof(*r));
 	if (!r)
 		return MHD_NO;

@@ -108,67 +108,86 @@ static json_t *peers_json(const struct balancer *b)
 	return list;
 }
 
-enum MHD_Result control_status(const struct control_view *v, struct MHD_Connection *conn)
+static void put_steer(json_t *o, const struct metrics_sum *sum)
+{
+	control_put_int(o, "path_handed_over", stat_get(&sum->all.handed_over));
+	control_put_int(o, "path_taken_back", stat_get(&sum->all.reclaimed));
+	json_object_set_new(o, "path_refused",
+			    refused_json(sum->all.refused, stat_refusal_names, KVPIN_REFUSED_NR));
+}
+
+static void put_splice(json_t *o, const struct metrics_sum *sum, const struct balancer *b)
+{
+	uint64_t inherited = 0;
+
+	control_put_int(o, "splice_taken", stat_get(&sum->all.spliced));
+	control_put_int(o, "splice_back", stat_get(&sum->all.splice_back));
+	json_object_set_new(o, "splice_refused",
+			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
+					 KVPIN_SPLICE_REFUSED_NR));
+	json_object_set_new(o, "splice_devices", devices_json(b));
+	for (uint32_t slot = 0; slot < BACKENDS_MAX; slot++)
+		inherited += atomic_load(&b->backends.slot[slot].inherited);
+	control_put_int(o, "splice_inherited", inherited);
+}
+
+static const char *path_in_use(const struct metrics_sum *sum)
+{
+	if (sum->steer && sum->splice)
+		return "steer, splice";
+	return stat_path_names[sum->splice  ? STAT_PATH_SPLICE
+			       : sum->steer ? STAT_PATH_STEER
+					    : STAT_PATH_RELAY];
+}
+
+/* Under the lock. */
+static json_t *status_json(const struct control_view *v, const struct metrics_sum *sum)
 {
 	const struct balancer *b = v->p.balancer;
-	uint64_t requests[STAT_PATH_NR] = {0}, inherited = 0;
-	json_t *body, *listen;
-	struct metrics_sum *sum;
+	uint64_t requests[STAT_PATH_NR] = {0};
+	json_t *o = json_object(), *listen = json_array();
 	char text[ADDR_TEXT_MAX];
-	enum path_mode path;
-	int err;
 
-	pthread_rwlock_rdlock(v->p.lock);
-	path = balancer_config(b)->path;
-	err = metrics_sum_new(&sum, b, v->p.base);
-	pthread_rwlock_unlock(v->p.lock);
-	if (err)
-		return reply_uncounted(conn, err);
 	for (uint32_t slot = 0; slot <= STAT_NO_BACKEND; slot++)
 		for (int p = 0; p < STAT_PATH_NR; p++)
 			requests[p] += metrics_requests(sum, slot, p);
-	body = json_object();
-	listen = json_array();
 	for (unsigned int i = 0; i < v->nr_listen; i++)
 		json_array_append_new(listen, json_string(addr_format(&v->listen[i], text)));
-	control_put_str(body, "version", KVPIN_VERSION);
-	control_put_int(body, "pid", getpid());
-	put_seconds(body, "uptime_s", b->started_ms, balancer_now_ms());
-	control_put_bool(body, "draining", atomic_load(&b->draining));
-	control_put_str(body, "path", path_mode_names[path]);
-	control_put_str(body, "path_in_use",
-			sum->steer && sum->splice
-				? "steer, splice"
-				: stat_path_names[sum->splice  ? STAT_PATH_SPLICE
-						  : sum->steer ? STAT_PATH_STEER
-							       : STAT_PATH_RELAY]);
-	control_put_int(body, "workers", b->nr_workers);
-	json_object_set_new(body, "listen", listen);
-	control_put_int(body, "connections", atomic_load(&b->connections));
-	control_put_int(body, "sessions", session_total(b->sessions));
-	json_object_set_new(body, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
-	json_object_set_new(body, "keyless",
-			    counts_json(missing_names, MISSING_NR, sum->all.keyless));
-	json_object_set_new(body, "peers", peers_json(b));
-	control_put_str(body, "advice", key_watch_text(v->p.watch));
-	put_requests(body, requests);
-	control_put_int(body, "path_handed_over", stat_get(&sum->all.handed_over));
-	control_put_int(body, "path_taken_back", stat_get(&sum->all.reclaimed));
-	json_object_set_new(body, "path_refused",
-			    refused_json(sum->all.refused, stat_refusal_names, KVPIN_REFUSED_NR));
-	control_put_int(body, "splice_taken", stat_get(&sum->all.spliced));
-	control_put_int(body, "splice_back", stat_get(&sum->all.splice_back));
-	json_object_set_new(body, "splice_refused",
-			    refused_json(sum->all.splice_refused, stat_splice_refusal_names,
-					 KVPIN_SPLICE_REFUSED_NR));
-	json_object_set_new(body, "splice_devices", devices_json(b));
-	for (uint32_t slot = 0; slot < BACKENDS_MAX; slot++)
-		inherited += atomic_load(&b->backends.slot[slot].inherited);
-	control_put_int(body, "splice_inherited", inherited);
-	control_put_int(body, "steer_queued_bytes", sum->steer_queued);
-	control_put_int(body, "config_reloads", atomic_load(&b->reloads));
+	control_put_str(o, "version", KVPIN_VERSION);
+	control_put_int(o, "pid", getpid());
+	put_seconds(o, "uptime_s", b->started_ms, balancer_now_ms());
+	control_put_bool(o, "draining", atomic_load(&b->draining));
+	control_put_str(o, "path", path_mode_names[balancer_config(b)->path]);
+	control_put_str(o, "path_in_use", path_in_use(sum));
+	control_put_int(o, "workers", b->nr_workers);
+	json_object_set_new(o, "listen", listen);
+	control_put_int(o, "connections", atomic_load(&b->connections));
+	control_put_int(o, "sessions", session_total(b->sessions));
+	json_object_set_new(o, "keys", counts_json(key_kind_names, KEY_KIND_NR, sum->all.keys));
+	json_object_set_new(o, "keyless", counts_json(missing_names, MISSING_NR, sum->all.keyless));
+	json_object_set_new(o, "peers", peers_json(b));
+	control_put_str(o, "advice", key_watch_text(v->p.watch));
+	put_requests(o, requests);
+	put_steer(o, sum);
+	put_splice(o, sum, b);
+	control_put_int(o, "steer_queued_bytes", sum->steer_queued);
+	control_put_int(o, "config_reloads", atomic_load(&b->reloads));
+	return o;
+}
+
+enum MHD_Result control_status(const struct control_view *v, struct MHD_Connection *conn)
+{
+	struct metrics_sum *sum;
+	json_t *body = NULL;
+	int err;
+
+	pthread_rwlock_rdlock(v->p.lock);
+	err = metrics_sum_new(&sum, v->p.balancer, v->p.base);
+	if (!err)
+		body = status_json(v, sum);
+	pthread_rwlock_unlock(v->p.lock);
 	free(sum);
-	return control_reply(conn, MHD_HTTP_OK, body);
+	return err ? reply_uncounted(conn, err) : control_reply(conn, MHD_HTTP_OK, body);
 }
 
 static void put_counts(json_t *object, const struct metrics_sum *sum, uint32_t slot)

@@ -126,13 +126,18 @@ int control_socket_listen(const char *path, struct control_file *file)
 	return fd;
 }
 
-/* Nothing in it but what is the daemon's? */
+/* Made for the daemon, and nothing in it but what is the daemon's? An empty /tmp or /run, which
+ * containers have, is everybody's. */
 static bool directory_ours(const char *dir, const char *name)
 {
-	DIR *d = opendir(dir);
 	struct dirent *entry;
+	struct stat st;
 	bool ours = true;
+	DIR *d;
 
+	if (strrchr(dir, '/') == dir || stat(dir, &st) || st.st_mode & (S_ISVTX | S_IWOTH))
+		return false;
+	d = opendir(dir);
 	if (!d)
 		return false;
 	while (ours && (entry = readdir(d)))

@@ -25,8 +25,9 @@ struct control_file {
  */
 int control_socket_listen(const char *path, struct control_file *file);
 
-/** control_socket_give() - the socket and its directory, if that is empty but for it, shall belong
- * to another user, who can remove it then; a failure is no harm: the next start replaces it */
+/** control_socket_give() - the socket and its directory, if that is for nobody else (empty but for
+ * it, not open to all, not one of the root's, as /run), shall belong to another user, who can
+ * remove it then; a failure is no harm: the next start replaces it */
 void control_socket_give(const char *path, uid_t uid, gid_t gid);
 
 /** control_socket_unlink() - remove the file, if it still is @file */

@@ -24,16 +24,14 @@
 
 #include "base/log.h"
 #include "kern/privilege.h"
-#include "kern/selftest.h"
 #include "net/balancer.h"
-#include "net/splice.h"
-#include "net/steer.h"
 #include "ops/control.h"
 #include "ops/control_socket.h"
 #include "ops/files.h"
 #include "ops/health.h"
 #include "ops/key_watch.h"
 #include "ops/metrics.h"
+#include "ops/paths.h"
 #include "ops/props.h"
 #include "ops/peers.h"
 #include "ops/reload.h"
@@ -53,12 +51,11 @@ struct daemon {
 	/* Written by the main thread when slots change or configurations are freed; read by
 	 * health, metrics and control. */
 	pthread_rwlock_t lock;
-	struct steer *steer;   /* NULL: without it */
-	struct splice *splice; /* NULL: without it */
-	uid_t uid;	       /* who to be after the start; 0: no change */
+	struct paths paths;
+	uid_t uid; /* who to be after the start; 0: no change */
 	gid_t gid;
 	struct balancer balancer;
-	bool balancer_up, workers_up, restarts_up;
+	bool balancer_up, workers_up;
 	struct metrics_base base;
 	struct key_watch watch;
 	struct restart_watch restarts;
@@ -142,9 +139,9 @@ static void on_tick(uv_timer_t *timer)
 
 	pthread_rwlock_wrlock(&d->lock);
 	balancer_tick(&d->balancer);
-	if (d->splice) {
-		splice_tick(d->splice, balancer_config(&d->balancer));
-		splice_inherit(d->splice, &d->balancer);
+	if (d->paths.splice) {
+		splice_tick(d->paths.splice, balancer_config(&d->balancer));
+		splice_inherit(d->paths.splice, &d->balancer);
 	}
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
@@ -239,58 +236,15 @@ static void daemon_ready(const struct daemon *d, const struct config *c)
 	}
 	LOG(INFO, "kvpin ready", F_STR("version", KVPIN_VERSION), F_INT("pid", getpid()),
 	    F_STR("listen", listeners), F_UINT("backends", c->nr_backends),
-	    F_UINT("workers", d->balancer.nr_workers),
-	    F_STR("path", d->steer && d->splice ? "steer, splice"
-			  : d->splice		? "splice"
-			  : d->steer		? "steer"
-						: "relay"),
+	    F_UINT("workers", d->balancer.nr_workers), F_STR("path", paths_text(&d->paths)),
 	    F_STR("metrics", metrics), F_STR("control", d->control ? d->started.control : ""));
-}
-
-/*
- * The steer path, where the configuration wants it and the machine allows it. Asked for by name it
- * must come up; else the relay does the work, and that is said once, here, and by a metric.
- */
-static int steer_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
-{
-	int rc = -EOPNOTSUPP;
-
-	if (c->path != PATH_AUTO && c->path != PATH_STEER)
-		return 0;
-	if (selftest_steer(why, why_bytes))
-		rc = steer_open(&d->steer, c, d->uid, d->gid, why, why_bytes);
-	/* Another kvpin is there: this one is not wanted at all. */
-	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
-		return rc;
-	LOG(WARN, "the kernel cannot steer here, the relay moves what it would",
-	    F_STR("reason", why));
-	why[0] = '\0';
-	return 0;
-}
-
-/* Like steer_start(), which comes first. The one does not need the other. */
-static int splice_start(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
-{
-	int rc;
-
-	if (c->path != PATH_SPLICE && c->path != PATH_AUTO)
-		return 0;
-	rc = splice_open(&d->splice, c, d->steer ? kern_backends_fd(steer_kern(d->steer)) : -1,
-			 d->uid, d->gid, why, why_bytes);
-	if (!rc && d->steer)
-		steer_beside_splice(d->steer);
-	if (!rc || c->path == PATH_SPLICE || rc == -EBUSY)
-		return rc;
-	LOG(WARN, "the kernel cannot splice here", F_STR("reason", why));
-	why[0] = '\0';
-	return 0;
 }
 
 /* Before a listener opens. What a crash left in the kernel is newer than any file. */
 static void sessions_load(struct daemon *d)
 {
 	const char *path = config_session_state(balancer_config(&d->balancer));
-	uint32_t adopted = d->steer ? steer_adopt(d->steer, &d->balancer) : 0;
+	uint32_t adopted = d->paths.steer ? steer_adopt(d->paths.steer, &d->balancer) : 0;
 
 	if (adopted)
 		LOG(INFO, "sessions of a kvpin that did not end cleanly adopted",
@@ -321,14 +275,45 @@ static int privilege_end(struct daemon *d, const struct config *c, char *why,
 	return privilege_drop(c->user, why, why_bytes);
 }
 
-/*
- * All parts, in order. On failure what came up is left to daemon_stop().
- *
- * Control and metrics claim their addresses before the balancer starts: listeners are shared
- * between processes, so a kvpin that is started twice by mistake would take clients away from the
- * first and cut them when it finds out.
- */
-static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
+/* Before the balancer: listeners are shared between processes, so a kvpin that is started twice by
+ * mistake would take clients away from the first and cut them when it finds out. */
+static int claims_open(struct daemon *d, const struct config *c, char *why, unsigned int why_bytes)
+{
+	int rc;
+
+	if (c->control[0]) {
+		rc = control_open(&d->control, c->control, why, why_bytes);
+		if (rc)
+			return rc;
+	}
+	if (!c->has_metrics)
+		return 0;
+	d->metrics = metrics_open(&c->metrics, why, why_bytes);
+	return d->metrics ? 0 : -EIO;
+}
+
+/* What needs privileges or a whole configuration, up to the tables. @c is the balancer's on
+ * success. */
+static int tables_open(struct daemon *d, struct config *c, char *why, unsigned int why_bytes)
+{
+	int rc = privilege_begin(d, c, why, why_bytes);
+
+	if (!rc)
+		rc = claims_open(d, c, why, why_bytes);
+	if (!rc)
+		rc = paths_open(&d->paths, c, d->uid, d->gid, why, why_bytes);
+	if (!rc)
+		rc = peers_open(&d->peers, c, why, why_bytes);
+	if (rc)
+		return rc;
+	d->balancer.peers = d->peers;
+	d->balancer.steer = d->paths.steer;
+	d->balancer.splice = d->paths.splice;
+	return balancer_init(&d->balancer, c, why, why_bytes);
+}
+
+/* The threads beside the workers. */
+static int helpers_start(struct daemon *d, char *why, unsigned int why_bytes)
 {
 	const struct control_params control = {
 		.balancer = &d->balancer,
@@ -338,63 +323,8 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 		.reload = daemon_ask_reload,
 		.arg = d,
 	};
-	struct config *c = d->load(d->load_arg, why, why_bytes);
 	int rc;
 
-	if (!c)
-		return -EINVAL;
-	log_setup(c->log.level, c->log.format);
-	files_raise();
-	files_warn(c);
-	d->started = *c;
-
-	rc = privilege_begin(d, c, why, why_bytes);
-	if (rc)
-		goto err_config;
-	if (c->control[0]) {
-		rc = control_open(&d->control, c->control, why, why_bytes);
-		if (rc)
-			goto err_config;
-	}
-	if (c->has_metrics) {
-		rc = -EIO;
-		d->metrics = metrics_open(&c->metrics, why, why_bytes);
-		if (!d->metrics)
-			goto err_config;
-	}
-	rc = steer_start(d, c, why, why_bytes);
-	if (rc)
-		goto err_config;
-	rc = splice_start(d, c, why, why_bytes);
-	if (rc)
-		goto err_config;
-	rc = peers_open(&d->peers, c, why, why_bytes);
-	if (rc)
-		goto err_config;
-	d->balancer.peers = d->peers;
-	d->balancer.steer = d->steer;
-	d->balancer.splice = d->splice;
-	rc = balancer_init(&d->balancer, c, why, why_bytes);
-	if (rc)
-		goto err_config;
-	d->balancer_up = true;
-	if (d->splice)
-		splice_inherit(d->splice, &d->balancer);
-	restart_watch_init(&d->restarts);
-	d->restarts_up = true;
-	sessions_load(d);
-	peers_attach(d->peers, &d->balancer);
-	rc = balancer_listen(&d->balancer, why, why_bytes);
-	if (!rc)
-		rc = privilege_end(d, c, why, why_bytes);
-	if (rc)
-		return rc;
-	/* Who listens before the first request goes there. */
-	restart_watch_tick(&d->restarts, &d->balancer);
-	rc = balancer_start(&d->balancer, why, why_bytes);
-	if (rc)
-		return rc;
-	d->workers_up = true;
 	d->health = health_start(&d->balancer, &d->lock, why, why_bytes);
 	if (!d->health)
 		return -EIO;
@@ -406,11 +336,47 @@ static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
 		rc = metrics_serve(d->metrics, &d->balancer, &d->base, &d->lock, why, why_bytes);
 	if (!rc && d->control)
 		rc = control_serve(d->control, &control, why, why_bytes);
+	return rc;
+}
+
+/* All parts, in order. On failure what came up is left to daemon_stop(). */
+static int daemon_start(struct daemon *d, char *why, unsigned int why_bytes)
+{
+	struct config *c = d->load(d->load_arg, why, why_bytes);
+	int rc;
+
+	if (!c)
+		return -EINVAL;
+	log_setup(c->log.level, c->log.format);
+	files_raise();
+	files_warn(c);
+	d->started = *c;
+	rc = tables_open(d, c, why, why_bytes);
+	if (rc) {
+		free(c);
+		return rc;
+	}
+	d->balancer_up = true;
+	if (d->paths.splice)
+		splice_inherit(d->paths.splice, &d->balancer);
+	restart_watch_init(&d->restarts);
+	sessions_load(d);
+	peers_attach(d->peers, &d->balancer);
+	rc = balancer_listen(&d->balancer, why, why_bytes);
+	if (!rc)
+		rc = privilege_end(d, c, why, why_bytes);
+	if (rc)
+		return rc;
+	session_file_warn(config_session_state(c));
+	/* Who listens before the first request goes there. */
+	restart_watch_tick(&d->restarts, &d->balancer);
+	rc = balancer_start(&d->balancer, why, why_bytes);
+	if (rc)
+		return rc;
+	d->workers_up = true;
+	rc = helpers_start(d, why, why_bytes);
 	if (!rc)
 		daemon_ready(d, c);
-	return rc;
-err_config:
-	free(c);
 	return rc;
 }
 
@@ -430,23 +396,32 @@ static void daemon_stop(struct daemon *d)
 	metrics_stop(d->metrics);
 	props_stop(d->props);
 	health_stop(d->health);
-	if (d->balancer_up) {
+	if (d->balancer_up)
 		balancer_halt(&d->balancer);
-		peers_stop(d->peers);
+	peers_stop(d->peers);
+	if (d->balancer_up) {
 		sessions_save(d);
-		if (d->restarts_up)
-			restart_watch_fini(&d->restarts);
+		restart_watch_fini(&d->restarts);
 		balancer_fini(&d->balancer);
 	}
-	splice_close(d->splice);
-	steer_close(d->steer);
+	paths_close(&d->paths);
 	loop_stop(d);
+}
+
+/* A reader that comes again and again must not keep the main thread waiting. */
+static void lock_init(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
 }
 
 int daemon_run(struct config *(*load)(void *arg, char *why, unsigned int why_bytes), void *arg)
 {
 	struct daemon *d = calloc(1, sizeof(*d));
-	pthread_rwlockattr_t attr;
 	char why[WHY_BYTES] = "";
 	sigset_t ours, before;
 	int rc;
@@ -463,11 +438,7 @@ int daemon_run(struct config *(*load)(void *arg, char *why, unsigned int why_byt
 	}
 	d->load = load;
 	d->load_arg = arg;
-	/* A reader that comes again and again must not keep the main thread waiting. */
-	pthread_rwlockattr_init(&attr);
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	pthread_rwlock_init(&d->lock, &attr);
-	pthread_rwlockattr_destroy(&attr);
+	lock_init(&d->lock);
 	reload_init(&d->asked);
 
 	signal(SIGPIPE, SIG_IGN);

@@ -12,14 +12,14 @@ static void put_ms(json_t *o, const char *key, uint32_t ms)
 	json_object_set_new(o, key, ms == GUARD_UNKNOWN ? json_null() : json_integer(ms));
 }
 
-/* What the reason means, as a sentence's end. */
+/* What the reason means, as a sentence's end. Without a default: the compiler misses a new one. */
 static const char *reason_text(enum decide_reason reason)
 {
 	switch (reason) {
 	case DECIDE_PINNED:
 		return "the session's server";
 	case DECIDE_PLACED:
-		return "a new session: placed";
+		return "a new session";
 	case DECIDE_HASHED:
 		return "placement hash: no pins";
 	case DECIDE_MOVED_DOWN:
@@ -28,6 +28,8 @@ static const char *reason_text(enum decide_reason reason)
 		return "the session's server is configured no more, or has weight 0";
 	case DECIDE_MOVED_FAILED:
 		return "the session's server failed this very request";
+	case DECIDE_MOVED_AVOID:
+		return "a sidecar call keeps away from its parent's server";
 	case DECIDE_MOVED_DRAIN:
 		return "the session's server is being drained";
 	case DECIDE_MOVED_BUSY:
@@ -36,13 +38,20 @@ static const char *reason_text(enum decide_reason reason)
 		return "the session's server was over guard.abs or guard.rel";
 	case DECIDE_CONTROL:
 		return "in the experiment's control arm: servers in turn";
+	case DECIDE_PREFIX:
+		return "the server that holds the longest part of the prompt";
+	case DECIDE_PREFIX_GUARDED:
+		return "the server that holds most of the prompt is too busy";
+	case DECIDE_PREFIX_COLD:
+		return "nobody holds enough of the prompt: who was given the least lately";
 	case DECIDE_KEYLESS:
-		return "no session key: the fewest requests in flight";
+		return "no session key";
 	case DECIDE_NONE:
 		return "no server is eligible";
-	default:
-		return "";
+	case DECIDE_REASON_NR:
+		break;
 	}
+	return "";
 }
 
 static const char *guard_text(enum guard_verdict guard)
@@ -64,9 +73,11 @@ static const char *guard_text(enum guard_verdict guard)
 		return "no room in the queue, or the wait is over: 503 or 504";
 	case GUARD_THRESHOLD:
 		return "another server has fewer requests in flight";
-	default:
-		return "";
+	case GUARD_NONE:
+	case GUARD_VERDICT_NR:
+		break;
 	}
+	return "";
 }
 
 static json_t *candidate_json(const struct explain_record *r, const struct decide_candidate *c,

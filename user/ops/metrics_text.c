@@ -8,21 +8,12 @@
  */
 #include "ops/metrics.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "core/decide.h"
 #include "ops/peers.h"
-
-static const char *const http_error_names[KVPIN_HTTP_NR] = {
-#define ERROR_X(id, text) [KVPIN_HTTP_##id] = text,
-	KVPIN_HTTP_ERRORS(ERROR_X)
-#undef ERROR_X
-};
 
 /* One page in the making. */
 struct page {
@@ -207,8 +198,8 @@ static void render_hists(const struct page *p)
 	char labels[sizeof(p->server[0].label) + 64];
 
 	family(p, "kvpin_ttft_seconds", "histogram",
-	       "From dispatch to the answer's first token (event stream) or first byte, by the "
-	       "session's turn.");
+	       "From the complete request head to the answer's first token (event stream) or first "
+	       "byte, a wait for a slot included, by the session's turn.");
 	for (unsigned int i = 0; i < p->nr_servers; i++)
 		for (int t = 0; t < TURN_NR; t++) {
 			snprintf(labels, sizeof(labels), "backend=\"%s\",turn=\"%s\"",
@@ -301,10 +292,12 @@ static void render_sessions(const struct page *p)
 	      "Pins that fell to the cap before their TTL.",
 	      session_evicted(p->balancer->sessions));
 	render_keys(p);
-	plain(p, "kvpin_long_keys_total", "counter", "Requests whose session key was cut.",
+	plain(p, "kvpin_long_keys_total", "counter",
+	      "Requests whose session key is over 256 bytes; it is hashed whole.",
 	      stat_get(&p->all->long_keys));
 	plain(p, "kvpin_repeated_keys_total", "counter",
-	      "Requests with the session header more than once.", stat_get(&p->all->repeated_keys));
+	      "Requests that have their session key more than once; the first counts.",
+	      stat_get(&p->all->repeated_keys));
 }
 
 static void render_clients(const struct page *p)
@@ -321,7 +314,7 @@ static void render_clients(const struct page *p)
 	family(p, "kvpin_http_errors_total", "counter", "Malformed requests, by reason.");
 	for (int e = KVPIN_HTTP_NONE + 1; e < KVPIN_HTTP_NR; e++)
 		fprintf(p->out, "kvpin_http_errors_total{reason=\"%s\"} %" PRIu64 "\n",
-			http_error_names[e], stat_get(&p->all->http_errors[e]));
+			stat_http_error_names[e], stat_get(&p->all->http_errors[e]));
 	plain(p, "kvpin_config_reloads_total", "counter", "Configurations published since start.",
 	      atomic_load(&b->reloads));
 	family(p, "kvpin_build_info", "gauge", "Always 1; the version is the label.");
@@ -401,79 +394,25 @@ void metrics_render(const struct balancer *b, const struct metrics_sum *sum, FIL
 	render_clients(p);
 }
 
-/* The customary process_* series; what /proc does not tell is left out. */
-void metrics_render_process(FILE *out)
-{
-	const struct page p = {.out = out};
-	unsigned long long started_ticks, btime, pages;
-	struct rusage use;
-	char line[1024], *rest;
-	unsigned int fds = 0;
-	FILE *f;
-	DIR *dir;
-
-	f = fopen("/proc/self/stat", "re");
-	started_ticks = 0;
-	if (f) {
-		/* Field 22; the second one, the name, may contain anything but ends at the last
-		 * parenthesis. */
-		if (fgets(line, sizeof(line), f) && (rest = strrchr(line, ')')))
-			sscanf(rest + 1,
-			       " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-			       "%*d %*d %*d %llu",
-			       &started_ticks);
-		fclose(f);
-	}
-	f = fopen("/proc/stat", "re");
-	btime = 0;
-	if (f) {
-		while (fgets(line, sizeof(line), f))
-			if (sscanf(line, "btime %llu", &btime) == 1)
-				break;
-		fclose(f);
-	}
-	if (started_ticks && btime) {
-		family(&p, "process_start_time_seconds", "gauge",
-		       "Start time of the process since unix epoch in seconds.");
-		fprintf(out, "process_start_time_seconds %.2f\n",
-			(double)btime + (double)started_ticks / (double)sysconf(_SC_CLK_TCK));
-	}
-	f = fopen("/proc/self/statm", "re");
-	if (f) {
-		if (fscanf(f, "%*u %llu", &pages) == 1)
-			plain(&p, "process_resident_memory_bytes", "gauge",
-			      "Resident memory size in bytes.", pages * sysconf(_SC_PAGESIZE));
-		fclose(f);
-	}
-	dir = opendir("/proc/self/fd");
-	if (dir) {
-		while (readdir(dir))
-			fds++;
-		closedir(dir);
-		/* Without ".", ".." and the directory itself. */
-		plain(&p, "process_open_fds", "gauge", "Number of open file descriptors.", fds - 3);
-	}
-	if (!getrusage(RUSAGE_SELF, &use)) {
-		family(&p, "process_cpu_seconds_total", "counter",
-		       "Total user and system CPU time spent in seconds.");
-		fprintf(out, "process_cpu_seconds_total %.6f\n",
-			(double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
-				(double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6);
-	}
-}
-
 const char *metrics_ready(const struct balancer *b)
 {
-	bool configured = false;
+	uint64_t now_ms = balancer_now_ms();
+	bool configured = false, drained = false;
 
 	if (atomic_load(&b->draining))
 		return "draining";
 	for (uint32_t slot = 0; slot < atomic_load(&b->backends.nr); slot++) {
-		uint32_t state = atomic_load(&b->backends.slot[slot].state);
+		const struct backend *s = &b->backends.slot[slot];
+		uint32_t state = backend_state_now(&b->backends, s, now_ms);
 
 		configured |= state == BACKEND_UP || state == BACKEND_DOWN;
-		if (state == BACKEND_UP && atomic_load(&b->backends.slot[slot].weight))
+		if (state != BACKEND_UP || !atomic_load(&s->weight))
+			continue;
+		if (!atomic_load(&s->drain_ms))
 			return NULL;
+		drained = true;
 	}
+	if (drained)
+		return "every server that is up is being drained";
 	return configured ? "no server is up" : "no server is configured";
 }

@@ -197,19 +197,6 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 
 /* ---- connections ---- */
 
-/* An IPv4 peer at a listener of both families. */
-static void addr_plain(struct addr *addr)
-{
-	struct sockaddr_in in4 = {.sin_family = AF_INET};
-
-	if (addr->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&addr->in6.sin6_addr))
-		return;
-	memcpy(&in4.sin_addr, &addr->in6.sin6_addr.s6_addr[12], 4);
-	in4.sin_port = addr->in6.sin6_port;
-	addr->in4 = in4;
-	addr->len = sizeof(in4);
-}
-
 static bool is_peer(const struct peers *p, const struct addr *addr)
 {
 	for (unsigned int i = 0; i < p->nr_out; i++)
@@ -240,7 +227,7 @@ void peer_in_accept(struct peers *p)
 		return;
 	}
 	from.len = (socklen_t)len;
-	addr_plain(&from);
+	addr_unmap(&from);
 	if (!is_peer(p, &from)) {
 		in_refuse(in, "none of peers.to is at this address");
 		return;

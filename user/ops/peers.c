@@ -30,7 +30,10 @@ static int secret_read(struct peers *p, const char *path, char *why, unsigned in
 		fclose(f);
 	p->secret[strcspn(p->secret, "\r\n")] = '\0';
 	if (err) {
-		snprintf(why, why_bytes, "peers.secret: cannot read %s: %s", path, strerror(-err));
+		snprintf(why, why_bytes,
+			 "peers.secret: cannot read %s: %s (make it readable for who starts "
+			 "kvpin)",
+			 path, strerror(-err));
 		return err;
 	}
 	for (const char *c = p->secret; *c; c++)
@@ -59,8 +62,8 @@ static int listen_open(struct peers *p, const struct addr *addr, char *why, unsi
 			return 0;
 	}
 	err = -errno;
-	snprintf(why, why_bytes, "peers.listen: cannot listen on %s: %s", addr_format(addr, text),
-		 strerror(-err));
+	snprintf(why, why_bytes, "peers.listen: cannot listen on %s: %s%s", addr_format(addr, text),
+		 strerror(-err), addr_bind_hint(-err));
 	return err;
 }
 

@@ -16,19 +16,29 @@ static void note_add(char *text, unsigned int bytes, const char *note)
 	snprintf(text + len, bytes - len, "%s%s", len ? "; " : "", note);
 }
 
-static bool addr_list_equal(const struct addr_list *a, const struct addr_list *b)
+static bool addrs_equal(const struct addr *a, unsigned int nr_a, const struct addr *b,
+			unsigned int nr_b)
 {
-	if (a->nr != b->nr)
+	if (nr_a != nr_b)
 		return false;
-	for (unsigned int i = 0; i < a->nr; i++)
-		if (!addr_equal(&a->one[i], &b->one[i]))
+	for (unsigned int i = 0; i < nr_a; i++)
+		if (!addr_equal(&a[i], &b[i]))
 			return false;
 	return true;
+}
+
+static bool addr_list_equal(const struct addr_list *a, const struct addr_list *b)
+{
+	return addrs_equal(a->one, a->nr, b->one, b->nr);
 }
 
 void reload_note_restarts(const struct config *old, const struct config *c, char *text,
 			  unsigned int bytes)
 {
+	if (!addrs_equal(c->listen, c->nr_listen, old->listen, old->nr_listen))
+		note_add(text, bytes, "listen: a change needs a restart");
+	if (c->workers != old->workers)
+		note_add(text, bytes, "workers: a change needs a restart");
 	if (c->has_metrics != old->has_metrics ||
 	    (c->has_metrics && !addr_equal(&c->metrics, &old->metrics)))
 		note_add(text, bytes, "metrics: a changed address needs a restart");

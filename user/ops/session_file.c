@@ -291,20 +291,6 @@ static FILE *load_open(const char *path, int *err)
 	return f;
 }
 
-/* Said at the start, where somebody is looking, and not only when the pins are lost. */
-static void warn_unwritable(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	char dir[STATE_PATH_MAX] = ".";
-
-	if (slash)
-		snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
-	if (access(dir, W_OK | X_OK))
-		LOG(WARN, "sessions will not outlive a restart", F_STR("path", path),
-		    F_STR("error", strerror(errno)),
-		    F_STR("fix", "make its directory writable, or set sessions.state"));
-}
-
 static void load_report(const char *path, const struct load *l, int err)
 {
 	const struct session_file_counts *n = &l->counts;
@@ -339,7 +325,6 @@ struct session_file_counts session_file_load(const char *path, struct balancer *
 	int err = 0;
 	FILE *f;
 
-	warn_unwritable(path);
 	f = load_open(path, &err);
 	if (!f) {
 		if (err != -ENOENT)
@@ -363,6 +348,20 @@ struct session_file_counts session_file_load(const char *path, struct balancer *
 }
 
 /* ---- writing ---- */
+
+void session_file_warn(const char *path)
+{
+	const char *slash = path ? strrchr(path, '/') : NULL;
+	char dir[STATE_PATH_MAX] = ".";
+
+	if (slash)
+		snprintf(dir, sizeof(dir), "%.*s", slash == path ? 1 : (int)(slash - path), path);
+	/* access() would ask for the real user and for capabilities that are not in effect. */
+	if (path && faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS))
+		LOG(WARN, "sessions will not outlive a restart", F_STR("path", path),
+		    F_STR("error", strerror(errno)),
+		    F_STR("fix", "make its directory writable, or set sessions.state"));
+}
 
 static void save_pin(FILE *f, const struct session *s, const char *server, bool lost,
 		     struct clocks now)

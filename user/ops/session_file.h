@@ -40,6 +40,10 @@ struct session_file_counts {
 struct session_file_counts session_file_load(const char *path, struct balancer *b,
 					     struct restart_watch *w);
 
+/** session_file_warn() - say, as who one is now, if the file cannot be written: at the start, where
+ * somebody is looking, and not only when the pins are lost; NULL: there is none */
+void session_file_warn(const char *path);
+
 /**
  * session_file_save() - replace the file by the pins there are, at once or not at all
  * @b: after balancer_halt(), before balancer_fini()

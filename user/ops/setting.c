@@ -142,6 +142,22 @@ static int set_state_path(const struct setting *s, struct config *c, const char 
 	return 0;
 }
 
+static int set_file_path(const struct setting *s, struct config *c, const char *text, char *why,
+			 unsigned int why_bytes)
+{
+	char quoted[VALUE_QUOTE_MAX];
+
+	if (strlen(text) >= s->size || (text[0] != '/' && strcmp(text, "off"))) {
+		snprintf(why, why_bytes,
+			 "%s is not an absolute path of at most %d bytes; write one such as %s, or "
+			 "off",
+			 value_quote(text, quoted), s->size - 1, s->example);
+		return -EINVAL;
+	}
+	strcpy((char *)c + s->offset, text);
+	return 0;
+}
+
 static int set_user(const struct setting *s, struct config *c, const char *text, char *why,
 		    unsigned int why_bytes)
 {
@@ -244,6 +260,8 @@ int setting_set(const struct setting *s, struct config *c, const char *text, cha
 		return set_socket_path(s, c, text, why, why_bytes);
 	case SETTING_STATE_PATH:
 		return set_state_path(s, c, text, why, why_bytes);
+	case SETTING_FILE_PATH:
+		return set_file_path(s, c, text, why, why_bytes);
 	case SETTING_USER:
 		return set_user(s, c, text, why, why_bytes);
 	case SETTING_DIR_PATH:
@@ -298,6 +316,7 @@ char *setting_format(const struct setting *s, const struct config *c, char *text
 		return strcpy(text, *((const uint8_t *)c + s->offset) ? "true" : "false");
 	case SETTING_URL_PATH:
 	case SETTING_STATE_PATH:
+	case SETTING_FILE_PATH:
 	case SETTING_DIR_PATH:
 		return strcpy(text, (const char *)c + s->offset);
 	case SETTING_HEADER_NAME:

@@ -22,6 +22,7 @@ enum setting_kind {
 	SETTING_URL_PATH,
 	SETTING_SOCKET_PATH, /* or "off" */
 	SETTING_STATE_PATH,  /* or "auto" or "off" */
+	SETTING_FILE_PATH,   /* absolute, or "off" */
 	SETTING_DIR_PATH,
 	SETTING_USER,
 	SETTING_METRICS,     /* an address or "off" */

@@ -14,9 +14,6 @@
 #define AT(member)                                                                                 \
 	.offset = offsetof(struct config, member), .size = sizeof(((struct config *)0)->member)
 
-static const char *const log_level_names[LOG_LEVEL_NR] = {"error", "warn", "info", "debug"};
-static const char *const log_format_names[LOG_FORMAT_NR] = {"logfmt", "json"};
-
 /*
  * Upper bounds: a timeout of more than a day is a typing error; a TTL may be a month, since a pin
  * costs 64 bytes only; a check that takes more than an hour does not check.
@@ -196,7 +193,7 @@ const struct setting settings[] = {
 	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_ADDRS, AT(peers.to), .max = PEERS_MAX},
 	{.key = "peers.secret", .flag = "peer-secret", .arg = "PATH|off",
 	 .example = "/etc/kvpin/peers.secret", .help = "file with the secret that they share",
-	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_STATE_PATH, AT(peers.secret)},
+	 .group = SETTING_GROUP_OPERATION, .kind = SETTING_FILE_PATH, AT(peers.secret)},
 
 	{.key = "metrics", .flag = "metrics", .arg = "ADDR|off", .example = "\"127.0.0.1:9464\"",
 	 .help = "Prometheus metrics", .group = SETTING_GROUP_OPERATION, .kind = SETTING_METRICS},

@@ -264,7 +264,7 @@ def test_gaps_between_tokens_are_measured(start):
 
 
 def test_pings_during_a_prefill_are_no_tokens(start):
-    kvpin = start.kvpin([start.sim(prefill_tps=200, ping_ms=30)], *NO_CHECKS)
+    kvpin = start.kvpin([start.sim(prefill_tps=80, ping_ms=30)], *NO_CHECKS)
     client = start.client(kvpin)
     body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}], "stream": True,
                        "max_tokens": 3}).encode()

@@ -68,11 +68,11 @@ def test_other_apis(either):
 
 
 def test_llama_ping_during_prefill():
-    with Sim("--prefill-tps", 1000, "--ping-ms", 40) as sim:
+    with Sim("--prefill-tps", 200, "--ping-ms", 100) as sim:
         s = sim.raw(post_bytes("/v1/chat/completions", chat("x" * 800, 1, True)))
         got, end = recv_for(s, END)
         body = got.partition(b"\r\n\r\n")[2]
-        assert end == "eof" and 3 <= body.count(b"3\r\n:\n\n\r\n") <= 5
+        assert end == "eof" and 3 <= body.count(b"3\r\n:\n\n\r\n") <= 11
         assert body.startswith(b"3\r\n:\n\n\r\n") and dechunk(body)[1]
 
 

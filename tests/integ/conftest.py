@@ -167,7 +167,7 @@ def node():
     def run(client, scenario, kvpin, **options):
         argv = [os.path.join(directory, "node"), os.path.join(directory, client + ".mjs"),
                 scenario, kvpin.url, json.dumps(options)]
-        ran = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        ran = subprocess.run(argv, capture_output=True, text=True, timeout=120)
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)
     return run

@@ -4,6 +4,7 @@
 Every program listens on a port of its own choosing (port 0) and is ended by its pid. A test that
 leaves a process, or a kvpin that exits with an error or a sanitizer report, fails.
 """
+import contextlib
 import fcntl
 import glob
 import json
@@ -235,8 +236,20 @@ class Kvpin(Process):
         for directory in glob.glob(self.pin) + glob.glob(f"{self.pin}-splice*"):
             shutil.rmtree(directory)
 
+    def at_rest(self, timeout=1.0):
+        """Wait until each thread has slept, if it does: a client has its answer before the worker
+        has written it into the books, and the worker sleeps when it has."""
+        end = time.monotonic() + timeout
+        for path in glob.glob(f"/proc/{self.pid}/task/*/stat"):
+            with contextlib.suppress(OSError):
+                while open(path).read().rpartition(")")[2].split()[0] == "R":
+                    if time.monotonic() > end:
+                        return
+                    time.sleep(0.0005)
+
     def status(self, what="status"):
         """The control socket's answer, through kvpin's own command."""
+        self.at_rest()
         out = subprocess.run([KVPIN, what, "--json", "--control", self.control],
                              capture_output=True, text=True, timeout=20)
         assert out.returncode == 0, out.stderr
@@ -244,6 +257,7 @@ class Kvpin(Process):
 
     def exporter(self, path="/metrics"):
         """(status, text) of one of the exporter's pages."""
+        self.at_rest()
         found = self.wait_line(r'msg="kvpin ready".* metrics="?([^ "]+)"?')
         try:
             with urllib.request.urlopen(f"http://{found.group(1)}{path}", timeout=10) as answer:
@@ -260,6 +274,7 @@ class Kvpin(Process):
 
     def requests(self):
         """The request log: a list of dicts, in order."""
+        self.at_rest()
         rows = []
         for line in self.output().splitlines():
             if " msg=request " in line:
@@ -294,6 +309,21 @@ def request(path, session=None, *fields, body=b"", method=None):
 def unacked(sock):
     """Bytes sent that the peer's TCP has not acknowledged."""
     return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+
+def taken(sock):
+    """Has the peer's process read all that was sent? The peer is in this network namespace."""
+    def spell(address):
+        packed = socket.inet_pton(sock.family, address[0])
+        words = struct.unpack(f"={len(packed) // 4}I", packed)
+        return "".join(f"{word:08X}" for word in words) + f":{address[1]:04X}"
+
+    if unacked(sock):
+        return False
+    ends = [spell(sock.getpeername()), spell(sock.getsockname())]
+    with open(f"/proc/thread-self/net/tcp{'6' * (sock.family == socket.AF_INET6)}") as f:
+        rows = [row for row in map(str.split, f) if row[1:3] == ends]
+    return not any(int(row[4].partition(":")[2], 16) for row in rows)
 
 
 class Client:

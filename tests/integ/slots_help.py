@@ -2,6 +2,7 @@
 """What the cases of slots share: servers with a prefix cache per slot, in real time, and one chat
 request at a time."""
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -41,6 +42,11 @@ class Turn(threading.Thread):
         self.took = time.monotonic() - self.begun
         if not self.keep:
             self.client.close()
+
+    def leave(self):
+        """The client goes, whatever it waits for."""
+        self.client.sock.shutdown(socket.SHUT_RDWR)
+        self.join(self.timeout)
 
     @property
     def ended(self):

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from harness import Client, checksum, pattern
+from harness import Client, checksum, pattern, wait_until
 
-CURL = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "15"]
+CURL = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", "60"]
 KINDS = ["llama", "uvicorn", "real"]
 # curl asks for permission before bodies above this (EXPECT_100_THRESHOLD).
 EXPECT_BYTES = 1 << 20
@@ -18,7 +18,7 @@ EXPECT_BYTES = 1 << 20
 
 def curl(*args, data=None, code=0):
     """Run curl; returns its standard output."""
-    done = subprocess.run([*CURL, *map(str, args)], input=data, capture_output=True, timeout=30)
+    done = subprocess.run([*CURL, *map(str, args)], input=data, capture_output=True, timeout=90)
     assert done.returncode == code, (done.returncode, done.stderr)
     return done.stdout
 
@@ -33,7 +33,7 @@ def rows(tmp_path, *requests):
     args = []
     for i, request in enumerate(requests):
         args += ["--next"] if i else []
-        args += ["--silent", "--show-error", "--noproxy", "*", "--max-time", "15",
+        args += ["--silent", "--show-error", "--noproxy", "*", "--max-time", "60",
                  "-H", "x-sim-verify: 1", "-D", tmp_path / f"head{i}", "-o", tmp_path / f"body{i}",
                  "-w", "%{http_code} %{num_connects}\n", *request]
     out = curl(*args).decode().split("\n")
@@ -100,7 +100,7 @@ def test_an_upload_that_expects_100_continue_gets_it_at_once(start, servers, kin
         file = tmp_path / "up"
         file.write_bytes(pattern(n, n))
         done = subprocess.run([*CURL, "-v", "--data-binary", f"@{file}", f"{kvpin.url}/sink"],
-                              capture_output=True, timeout=30)
+                              capture_output=True, timeout=90)
         assert done.returncode == 0
         assert b"> Expect: 100-continue" in done.stderr
         assert b"< HTTP/1.1 100 Continue" in done.stderr
@@ -154,7 +154,7 @@ def test_giving_up_in_mid_stream_reaches_the_server(start, servers, kind):
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "stream": True,
                        "max_tokens": 1000, "test_gap_ms": 20})
     for n, args in enumerate((["/sse/1000/20000/100"], ["/v1/chat/completions", "-d", body])):
-        out = curl("--max-time", "0.3", "-N", kvpin.url + args[0], *args[1:], code=28)
+        out = curl("--max-time", "0.6", "-N", kvpin.url + args[0], *args[1:], code=28)
         assert out.count(b"data:") > 3
         pair[0].wait_aborts(before + n + 1)
     kvpin.wait_requests(2)
@@ -181,9 +181,10 @@ def test_a_client_that_resets_behind_a_truncated_answer_is_forgotten_at_once(sta
     else:
         kvpin.wait_requests(1)  # the server's part is over, its bytes wait for the client
     assert kvpin.metrics()["kvpin_connections"] == 1
+    began = time.monotonic()
     client.reset()
-    time.sleep(0.2)
-    assert kvpin.metrics()["kvpin_connections"] == 0
+    wait_until(lambda: kvpin.metrics()["kvpin_connections"] == 0)
+    assert time.monotonic() - began < 0.7
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,7 +215,7 @@ def test_large_downloads_keep_their_checksum(start, servers, manner, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_streamed_tokens_are_not_held_back(start, servers, kind):
     kvpin = start.kvpin(servers(kind))
-    reader = subprocess.Popen([*CURL, "-N", f"{kvpin.url}/sse/60/5000/100"], bufsize=0,
+    reader = subprocess.Popen([*CURL, "-N", f"{kvpin.url}/sse/30/20000/100"], bufsize=0,
                               stdout=subprocess.PIPE)
     delay_ms, rest = [], b""
     try:
@@ -228,9 +229,9 @@ def test_streamed_tokens_are_not_held_back(start, servers, kind):
     finally:
         reader.kill()
         reader.wait()
-    assert len(delay_ms) == 60 and rest == b""
-    # Held back for the next token it would be 5 ms and more.
-    assert statistics.median(delay_ms) < 3, delay_ms
+    assert len(delay_ms) == 30 and rest == b""
+    # Held back for the next token it would be 20 ms and more.
+    assert statistics.median(delay_ms) < 12, delay_ms
 
 
 def test_a_refusal_in_mid_upload_is_read_by_curl(start, servers, tmp_path):

@@ -17,7 +17,7 @@ from harness import checksum, pattern
 
 KINDS = ["llama", "uvicorn", "real"]
 BODY_MAX = 2_000_000
-TIMEOUT_S = 15
+TIMEOUT_S = 60
 
 
 # ---- one interface over four blocking clients
@@ -189,12 +189,13 @@ def test_chunked_uploads_of_all_sizes_arrive_whole(start, servers, client_of):
 def test_tokens_are_handed_over_as_they_come(start, servers, client_of):
     client = client_of(start.kvpin(servers("llama")))
     delay_ms, rest = [], b""
-    for data in client.parts("/sse/60/5000/100", fields("s")):
+    for data in client.parts("/sse/30/20000/100", fields("s")):
         now_ns = time.monotonic_ns()
         *events, rest = (rest + data).split(b"\n\n")
         delay_ms += [(now_ns - json.loads(event[5:])["t"]) / 1e6 for event in events]
-    assert len(delay_ms) == 60 and rest == b""
-    assert statistics.median(delay_ms) < 3, delay_ms
+    assert len(delay_ms) == 30 and rest == b""
+    # Held back for the next token it would be 20 ms and more.
+    assert statistics.median(delay_ms) < 12, delay_ms
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,9 +225,9 @@ def chat(session, stream=False):
 
 def assert_no_delayed_ack(kvpin, took_ms):
     """Without a quick ACK each request would wait 40 ms for its own body."""
-    assert statistics.median(took_ms) < 10, took_ms
+    assert statistics.median(took_ms) < 30, took_ms
     served_ms = [float(row["total_ms"]) for row in kvpin.wait_requests(len(took_ms))]
-    assert statistics.median(served_ms) < 10, served_ms
+    assert statistics.median(served_ms) < 30, served_ms
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -317,7 +318,7 @@ def test_aiohttp_keeps_8_sessions_apart_with_200_requests_at_once(start, servers
 
     async def run():
         async with aiohttp.ClientSession(kvpin.url, connector=aiohttp.TCPConnector(limit=24),
-                                         timeout=aiohttp.ClientTimeout(30)) as client:
+                                         timeout=aiohttp.ClientTimeout(90)) as client:
             await asyncio.gather(*[one(client, i) for i in range(200)])
 
     asyncio.run(run())
@@ -351,7 +352,7 @@ def test_aiohttp_streams_and_aborts_side_by_side(start, servers, kind):
 
     async def run():
         async with aiohttp.ClientSession(kvpin.url, connector=aiohttp.TCPConnector(limit=0),
-                                         timeout=aiohttp.ClientTimeout(30)) as client:
+                                         timeout=aiohttp.ClientTimeout(90)) as client:
             await asyncio.gather(*[one(client, i) for i in range(32)])
 
     asyncio.run(run())
@@ -376,9 +377,9 @@ def test_aiohttp_echo_answers_while_the_upload_still_runs(start, servers, kind):
         async with aiohttp.ClientSession(kvpin.url) as client:
             async with client.post("/echo", data=parts(), expect100=False) as answer:
                 for i in range(30):
-                    got = await asyncio.wait_for(answer.content.readexactly(1000), 5)
+                    got = await asyncio.wait_for(answer.content.readexactly(1000), 20)
                     assert got == pattern(1000, i)
                     back.release()
-                assert await asyncio.wait_for(answer.content.read(), 5) == b""
+                assert await asyncio.wait_for(answer.content.read(), 20) == b""
 
     asyncio.run(run())

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 
-from harness import NO_CHECKS, Client
+from harness import NO_CHECKS, Client, unacked, wait_until
 from rawserver import reply
 
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
@@ -107,16 +107,15 @@ def test_a_last_answer_survives_what_the_client_sends_behind_its_request(start):
     kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--workers", "1")
     client = slow_client(kvpin)
     client.send(get("/", "Connection: close"))
-    time.sleep(0.1)
-    kvpin.kill(signal.SIGSTOP)
+    assert client.head()[0] == 200
+    kvpin.suspend()
     stopped.set()
     assert go.wait(5)
     client.send(get("/too-late"))
-    time.sleep(0.05)
+    wait_until(lambda: unacked(client.sock) == 0)
     kvpin.kill(signal.SIGCONT)
-    time.sleep(0.2)
-    status, _, body = client.answer()
-    assert (status, body) == (200, b"y" * 45000)
+    time.sleep(0.2)  # the client reads late
+    assert client.exactly(45000) == b"y" * 45000
     assert client.ended() == "fin"
 
 
@@ -138,6 +137,6 @@ def test_what_a_server_says_unasked_is_nobodys_answer(start):
     client.send(get("/next"))
     speak.set()
     assert spoken.wait(5)
-    time.sleep(0.05)
+    wait_until(lambda: unacked(client.sock) == 0)
     kvpin.kill(signal.SIGCONT)
     assert client.answer()[2] == b"good"

@@ -166,7 +166,7 @@ def test_wrong_settings_are_refused(start, tmp_path):
 def test_the_experiment_has_two_arms_and_a_report(start):
     """Streams of many sessions, half of them on round robin: the control arm moves and recomputes,
     the other one does not, and the report is sure of the difference."""
-    sims = start.sims(2, "uvicorn", prefill_tps=30000, slots=16)
+    sims = start.sims(2, "uvicorn", prefill_tps=12000, slots=16)
     kvpin = start.kvpin(sims, *NO_CHECKS, "--experiment-share", "0.5")
     body = json.dumps({"stream": True, "max_tokens": 1, "messages": [
         {"role": "user", "content": "word " * 500}]}).encode()

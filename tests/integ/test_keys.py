@@ -180,8 +180,8 @@ def test_expect_100_continue_is_answered_here_when_the_body_decides(start):
 def test_a_body_that_stands_still_is_answered_408(start):
     kvpin = start.kvpin(start.sims(1), *keys("json=user"), "--timeout-body", "300ms")
     client = start.client(kvpin)
-    client.send('POST /sink HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{"user": ')
     begin = time.monotonic()
+    client.send('POST /sink HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{"user": ')
     status, fields, _ = client.answer("POST")
     assert status == 408 and fields["connection"] == "close"
     assert 0.25 < time.monotonic() - begin < 3

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""Deadlines and limits: nobody waits for ever."""
+"""Deadlines and limits: nobody waits for ever.
+
+Who is to be slow and yet in time has most of a second for it: the machine may stand still. A time
+that must have passed is measured from before it began.
+"""
 import json
 import socket
 import time
@@ -44,16 +48,16 @@ def test_a_head_that_takes_too_long_is_408(start):
     client = start.client(kvpin)
     client.send(REQUEST)
     assert client.answer()[2] == b"raw0"
-    client.send(REQUEST[:5])  # the next head on a connection has the same deadline
     began = time.monotonic()
+    client.send(REQUEST[:5])  # the next head on a connection has the same deadline
     check_error(client.answer(), 408, "head_timeout")
-    assert 0.35 < time.monotonic() - began < 1.5
+    assert 0.35 < time.monotonic() - began < 3
     assert len(raw.requests) == 1
     assert {r["outcome"] for r in kvpin.requests()} == {"ok", "timeout"}
 
 
 def test_a_head_within_its_deadline_is_served_however_slowly_it_comes(start):
-    kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--timeout-head", "2s", "--timeout-idle", "2s")
+    kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--timeout-head", "5s", "--timeout-idle", "5s")
     client = start.client(kvpin)
     for byte in REQUEST:
         client.send(bytes([byte]))
@@ -64,24 +68,24 @@ def test_a_head_within_its_deadline_is_served_however_slowly_it_comes(start):
 def test_idle_connections_are_closed_without_a_word(start):
     kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--timeout-idle", "400ms")
     never, once = start.client(kvpin), start.client(kvpin)
+    began = time.monotonic()
     once.send(REQUEST)
     assert once.answer()[2] == b"raw0"
-    began = time.monotonic()
     for client in (never, once):
-        assert client.ended(3) == "fin"
+        assert client.ended(5) == "fin"
         assert client.buf == b""
-    assert 0.3 < time.monotonic() - began < 1.5
+    assert 0.35 < time.monotonic() - began < 3
     assert len(kvpin.requests()) == 1
     wait_until(lambda: kvpin.status()["connections"] == 0)
 
 
 def test_a_client_that_speaks_now_and_then_is_not_idle(start):
-    kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--timeout-idle", "400ms")
+    kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--timeout-idle", "1s")
     client = start.client(kvpin)
     for _ in range(6):
         client.send(REQUEST)
         assert client.answer()[2] == b"raw0"
-        time.sleep(0.2)
+        time.sleep(0.25)
 
 
 @pytest.mark.parametrize("expect", [False, True])
@@ -94,18 +98,18 @@ def test_a_body_that_stands_still_is_408_and_the_server_is_let_go(start, expect)
             conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         ends.append(conn.ended(5))
 
-    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--timeout-body", "400ms")
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--timeout-body", "1s")
     client = start.client(kvpin)
     client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n"
                 + b"Expect: 100-continue\r\n" * expect + b"\r\n")
     if expect:
         assert client.head()[0] == 100
     for _ in range(6):  # slow is not still
+        began = time.monotonic()
         client.send(b"x")
-        time.sleep(0.15)
-    began = time.monotonic()
+        time.sleep(0.2)
     fields = check_error(client.answer(), 408, "body_timeout")
-    assert 0.1 < time.monotonic() - began < 1.5
+    assert 0.95 < time.monotonic() - began < 4
     assert fields["connection"] == "close"
     assert client.ended() == "fin"
     wait_until(lambda: ends == ["rst"])
@@ -134,8 +138,9 @@ def test_a_server_that_cannot_be_reached_in_time_is_passed_over(start):
             began = time.monotonic()
             assert client.request("POST", "/", {"X-Session-Id": f"s{i}"}, b"hello")[2] == b"good"
             took.append(time.monotonic() - began)
-        assert sorted(took)[-1] > 0.25 and sum(took) < 1.5
-        assert [t > 0.25 for t in took].count(True) == 1  # from then on it is known to be down
+        assert sorted(took)[-1] > 0.25 and sum(took) < 3
+        attempts = [row["attempts"] for row in kvpin.wait_requests(4)]
+        assert sorted(attempts) == ["1", "1", "1", "2"]  # from then on it is known to be down
         assert [r.body for r in good.requests] == [b"hello"] * 4
         for sock in fill:
             sock.close()
@@ -151,12 +156,12 @@ def test_a_server_that_stays_silent_is_504_and_is_let_go(start):
             conn.send(reply(b"good"))
 
     raw = start.raw(script)
-    kvpin = start.kvpin([raw], *NO_CHECKS, "--timeout-stall", "400ms")
+    kvpin = start.kvpin([raw], *NO_CHECKS, "--timeout-stall", "800ms")
     client = start.client(kvpin)
     began = time.monotonic()
     client.send(REQUEST)
     fields = check_error(client.answer(), 504, "server_timeout")
-    assert 0.35 < time.monotonic() - began < 1.5
+    assert 0.75 < time.monotonic() - began < 3
     wait_until(lambda: ends == ["rst"])
     assert "connection" not in fields
     assert client.request("GET", "/again")[2] == b"good"
@@ -170,10 +175,10 @@ def test_a_stream_that_stands_still_is_broken_off(start):
         conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(6):  # slow is not still
             conn.send(b"5\r\nhello\r\n")
-            time.sleep(0.15)
+            time.sleep(0.2)
         assert conn.ended(5) == "rst"
 
-    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--timeout-stall", "400ms")
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--timeout-stall", "1s")
     client = start.client(kvpin)
     client.send(REQUEST)
     assert client.head()[0] == 200
@@ -192,18 +197,18 @@ def test_a_reader_that_stands_still_is_broken_off(start):
 
 
 def test_a_silent_tunnel_is_closed_after_its_own_time(start):
-    kvpin = start.kvpin(start.sims(1), "--timeout-tunnel", "500ms", "--timeout-stall", "200ms")
+    kvpin = start.kvpin(start.sims(1), "--timeout-tunnel", "1s", "--timeout-stall", "200ms")
     client = start.client(kvpin)
     client.send("GET /upgrade HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\n"
                 "Upgrade: sim-echo\r\n\r\n")
     assert client.head()[0] == 101
-    for _ in range(4):
-        time.sleep(0.3)
+    for _ in range(5):
+        time.sleep(0.25)
+        began = time.monotonic()
         client.send("ping")
         assert client.exactly(4) == b"ping"
-    began = time.monotonic()
     assert client.ended() == "rst"
-    assert time.monotonic() - began > 0.4
+    assert time.monotonic() - began > 0.95
 
 
 # ---- connections
@@ -226,7 +231,7 @@ def test_clients_beyond_the_limit_wait_and_are_then_served(start):
         leaving.close()
         assert client.answer()[2] == b"raw0"
     assert kvpin.metrics()["kvpin_accept_pauses_total"] > 0
-    assert len(kvpin.requests()) == 11
+    assert len(kvpin.wait_requests(11)) == 11
 
 
 def test_connections_that_never_send_harm_nobody(start):

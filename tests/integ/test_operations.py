@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 import harness
-from harness import NO_CHECKS, Client, wait_until
+from harness import NO_CHECKS, Client, unacked, wait_until
 from ops_help import Stream, server_of
 from rawserver import reply
 
@@ -36,12 +36,12 @@ def test_sigterm_lets_streams_finish_and_refuses_new_connections(start):
     idle = start.client(kvpin)
     idle.send(REQUEST.replace(b"/ ", b"/json "))
     idle.answer()
-    streams = [Stream(start.client(kvpin), f"s{i}", 80) for i in range(5)]
+    streams = [Stream(start.client(kvpin), f"s{i}", 150) for i in range(5)]
     prefill = start.client(kvpin)
-    prefill.send(REQUEST.replace(b"/ ", b"/slowhead?ms=500 "))
-    time.sleep(0.1)
+    prefill.send(REQUEST.replace(b"/ ", b"/slowhead?ms=1000 "))
+    wait_until(lambda: kvpin.status()["connections"] == 7)
     kvpin.kill(signal.SIGTERM)
-    assert idle.ended(2) == "fin"
+    assert idle.ended() == "fin"
     wait_until(lambda: refused(kvpin.addr))
     assert kvpin.exporter("/readyz") == (503, "draining\n")
     assert kvpin.status()["draining"] is True
@@ -63,11 +63,10 @@ def test_the_drain_deadline_cuts_what_is_left_as_a_truncation_and_exits_with_0(s
     tunnel.send("GET /upgrade HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\n"
                 "Upgrade: sim-echo\r\n\r\n")
     assert tunnel.head()[0] == 101
-    time.sleep(0.1)
     began = time.monotonic()
     kvpin.kill(signal.SIGTERM)
-    assert kvpin.wait(5) == 0
-    assert 0.4 < time.monotonic() - began < 2
+    assert kvpin.wait() == 0
+    assert 0.45 < time.monotonic() - began < 5
     stream.join(2)
     assert "ConnectionResetError" in stream.result
     assert tunnel.ended(1) == "rst"
@@ -81,10 +80,8 @@ def test_a_second_signal_stops_at_once(start, first):
     kvpin.kill(first)
     time.sleep(0.3)
     assert kvpin.alive()
-    began = time.monotonic()
     kvpin.kill(signal.SIGTERM)
-    assert kvpin.wait(5) == 0
-    assert time.monotonic() - began < 0.5
+    assert kvpin.wait(5) == 0  # the stream would go on for 100 s, its drain for 30
     stream.join(2)
     assert "ConnectionResetError" in stream.result
 
@@ -97,11 +94,11 @@ def test_a_request_that_arrived_before_sigterm_is_answered(start, where):
     if where == "an open connection":
         client.send(REQUEST)
         assert client.answer()[2] == b"served"
-    kvpin.kill(signal.SIGSTOP)
+    kvpin.suspend()
     if where == "a new connection":
         client = start.client(kvpin)
     client.send(REQUEST)
-    time.sleep(0.05)
+    wait_until(lambda: unacked(client.sock) == 0)
     kvpin.kill(signal.SIGTERM)
     kvpin.kill(signal.SIGCONT)
     assert client.answer()[2] == b"served"
@@ -217,34 +214,57 @@ def test_time_to_first_token_and_token_gaps_are_measured(start):
     client = start.client(kvpin)
     body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}], "stream": True,
                        "max_tokens": 3}).encode()
-    for _ in range(2):
+    sums = {"first": [0], "later": [0]}
+    for turn in range(4):
         client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n"
                     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
                     + body)
         assert client.answer()[2].endswith(b"data: [DONE]\n\n")
-    before = kvpin.metrics()
-    first = before['kvpin_ttft_seconds_sum{backend="gpu0",turn="first"}']
-    later = before['kvpin_ttft_seconds_sum{backend="gpu0",turn="later"}']
-    assert before['kvpin_ttft_seconds_count{backend="gpu0",turn="first"}'] == 1
-    assert before['kvpin_ttft_seconds_count{backend="gpu0",turn="later"}'] == 1
+        metrics = kvpin.metrics()
+        assert metrics['kvpin_ttft_seconds_count{backend="gpu0",turn="first"}'] == 1
+        assert metrics['kvpin_ttft_seconds_count{backend="gpu0",turn="later"}'] == turn
+        which = "later" if turn else "first"
+        sums[which].append(metrics[f'kvpin_ttft_seconds_sum{{backend="gpu0",turn="{which}"}}'])
+    first = sums["first"][1]
     assert first > 0.2, "the head came at once, the first token after the prefill"
-    assert later < first / 3
-    client.send("GET /sse/11/30000/100 HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n")
-    assert client.answer()[0] == 200
-    after = kvpin.metrics()
-    count, total = (after[name] - before[name] for name in (
-        'kvpin_token_gap_seconds_count{backend="gpu0"}',
-        'kvpin_token_gap_seconds_sum{backend="gpu0"}'))
-    assert count == 10
-    assert 0.28 < total < 0.6
-    in_bucket = {le: after[f'kvpin_token_gap_seconds_bucket{{backend="gpu0",le="{le}"}}']
-                 - before[f'kvpin_token_gap_seconds_bucket{{backend="gpu0",le="{le}"}}']
-                 for le in ("0.02", "0.3", "+Inf")}
-    assert in_bucket["+Inf"] == 10 and in_bucket["0.02"] <= 2 and in_bucket["0.3"] >= 9
+    # In one of three: the machine may stand still.
+    assert min(b - a for a, b in zip(sums["later"], sums["later"][1:])) < first / 3
+
+
+def test_gaps_between_tokens_are_measured(start):
+    """Each event leaves 30 ms after the one before has come to the client."""
+    come = threading.Event()
+
+    def script(conn):
+        conn.read()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                  b"Transfer-Encoding: chunked\r\n\r\n")
+        for i in range(11):
+            conn.send(b"9\r\ndata: %d\n\n\r\n" % (i % 10))
+            assert come.wait(5)
+            come.clear()
+            time.sleep(0.03)
+        conn.send(b"0\r\n\r\n")
+        conn.ended()
+
+    kvpin = start.kvpin([start.raw(script, "gpu0")], *NO_CHECKS)
+    client = start.client(kvpin)
+    began = time.monotonic()
+    client.send(b"GET /stream HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n")
+    assert client.head()[0] == 200
+    for _ in client.chunks():
+        come.set()
+    took = time.monotonic() - began
+    metrics = kvpin.metrics()
+    assert metrics['kvpin_token_gap_seconds_count{backend="gpu0"}'] == 10
+    assert 0.3 <= metrics['kvpin_token_gap_seconds_sum{backend="gpu0"}'] < took
+    bucket = {le: metrics[f'kvpin_token_gap_seconds_bucket{{backend="gpu0",le="{le}"}}']
+              for le in ("0.02", "0.3", "+Inf")}
+    assert bucket["+Inf"] == 10 and bucket["0.02"] == 0 and bucket["0.3"] >= 5, bucket
 
 
 def test_pings_during_a_prefill_are_no_tokens(start):
-    kvpin = start.kvpin([start.sim(prefill_tps=200, ping_ms=30)], *NO_CHECKS)
+    kvpin = start.kvpin([start.sim(prefill_tps=80, ping_ms=30)], *NO_CHECKS)
     client = start.client(kvpin)
     body = json.dumps({"messages": [{"role": "user", "content": "word " * 60}], "stream": True,
                        "max_tokens": 3}).encode()
@@ -253,7 +273,7 @@ def test_pings_during_a_prefill_are_no_tokens(start):
     assert text.startswith(b":")
     metrics = kvpin.metrics()
     assert metrics['kvpin_ttft_seconds_sum{backend="gpu0",turn="first"}'] > 0.2
-    assert metrics['kvpin_token_gap_seconds_sum{backend="gpu0"}'] < 0.1
+    assert text.count(b":\n") > 5 > metrics['kvpin_token_gap_seconds_count{backend="gpu0"}']
 
 
 def test_probes_tell_whether_a_request_would_find_a_server(start):
@@ -277,7 +297,9 @@ def test_each_request_is_one_line_with_its_reason(start):
     owner = server_of(client, "s")
     assert server_of(client, "s") == owner
     client.request("POST", "/sink", {}, b"x" * 1000)
-    next(sim for sim in sims if sim.name == owner).kill()
+    home = next(sim for sim in sims if sim.name == owner)
+    home.kill()
+    home.wait()
     other = server_of(start.client(kvpin), "s")
     bad = start.client(kvpin)
     bad.send("G\0T / HTTP/1.1\r\n\r\n")
@@ -331,8 +353,9 @@ def test_no_session_key_shows_at_the_default_level(start):
     client = start.client(kvpin)
     for header in ("X-Session-Id", "X-LB-Hash", "X-Conversation-Id"):
         client.request("GET", "/json", {header: key})
-    sims[0].kill()
-    sims[1].kill()
+    for sim in sims:
+        sim.kill()
+        sim.wait()
     status, _, body = start.client(kvpin).request("GET", "/json", {"X-Session-Id": key})
     assert status in (502, 503)
     bad = start.client(kvpin)
@@ -363,7 +386,7 @@ def test_status_backends_and_sessions_tell_what_is_going_on(start):
     client = start.client(kvpin)
     for _ in range(3):
         owners = [server_of(client, f"s{i}") for i in range(9)]
-    stream = Stream(start.client(kvpin), "s0", 50)
+    stream = Stream(start.client(kvpin), "s0", 10000)
     status = kvpin.status()
     assert status["pid"] == kvpin.pid and status["workers"] == 2
     assert (status["connections"], status["sessions"]) == (2, 9)
@@ -381,8 +404,9 @@ def test_status_backends_and_sessions_tell_what_is_going_on(start):
     assert sorted(s["turns"] for s in sessions["sessions"]) == [3] * 8 + [4]
     assert {s["moves"] for s in sessions["sessions"]} == {0}
     assert all(re.fullmatch("[0-9a-f]{16}", s["session"]) for s in sessions["sessions"])
+    stream.client.sock.shutdown(socket.SHUT_RDWR)
     stream.join(5)
-    assert stream.result == "whole"
+    assert isinstance(stream.result, str)  # it was under way
     for command in ("status", "backends", "sessions"):
         out = subprocess.run([harness.KVPIN, command, "--control", kvpin.control],
                              capture_output=True, text=True, timeout=20)
@@ -390,18 +414,18 @@ def test_status_backends_and_sessions_tell_what_is_going_on(start):
 
 
 def test_sessions_expire_after_their_ttl_and_then_begin_anew(start):
-    kvpin = start.kvpin(start.sims(2), "--ttl", "700ms")
+    kvpin = start.kvpin(start.sims(2), "--ttl", "1s")
     client = start.client(kvpin)
-    for _ in range(4):
-        server_of(client, "kept")
-        if _ == 0:
-            server_of(client, "left")
-        time.sleep(0.3)
-    assert kvpin.status()["sessions"] == 1
-    rows = kvpin.wait_requests(5)
-    assert [r["reason"] for r in rows] == ["placed", "placed", "pinned", "pinned", "pinned"]
     server_of(client, "left")
-    assert kvpin.wait_requests(6)[5]["reason"] == "placed"
+    for _ in range(6):
+        server_of(client, "kept")
+        time.sleep(0.25)
+    server_of(client, "kept")
+    assert kvpin.status()["sessions"] == 1
+    rows = kvpin.wait_requests(8)
+    assert [r["reason"] for r in rows] == ["placed", "placed"] + ["pinned"] * 6
+    server_of(client, "left")
+    assert kvpin.wait_requests(9)[8]["reason"] == "placed"
 
 
 def test_the_session_cap_evicts_the_idle_and_counts_them(start):

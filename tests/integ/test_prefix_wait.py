@@ -35,7 +35,7 @@ def test_a_long_prompt_waits_and_a_short_one_goes(start):
     for _ in range(3):  # exchanges that find the cache teach how long one takes
         assert Ask(kvpin, long).done() == home
     assert backends(kvpin)[home]["prefill_tokens_per_s"] > 0  # learnt from the cold one
-    busy, where = occupied(kvpin, long, 120)
+    busy, where = occupied(kvpin, long, 300)
     assert where == home
     retry = Ask(kvpin, long)
     wait_until(lambda: backends(kvpin)[home]["waiting"] == 1)
@@ -65,14 +65,14 @@ def test_prompts_that_wait_are_served_in_order_and_said_once(start):
     _, kvpin = pair(start, servers=1, args=[*WAIT, *prefix(), "--workers", "2"])
     talk = words("talk", 500)
     home = Ask(kvpin, talk).done()
-    busy, _ = occupied(kvpin, talk, 60)
+    busy, _ = occupied(kvpin, talk, 4000)
     before = len(kvpin.requests())
     waiting = []
     for i in range(4):
         waiting.append(Ask(kvpin, talk))
         wait_until(lambda: backends(kvpin)[home]["waiting"] == i + 1)
+    busy.leave()
     assert {one.done() for one in waiting} == {home}
-    busy.done()
     ended = [one.ended for one in waiting]
     assert ended == sorted(ended)
     assert len(kvpin.wait_requests(before + 5)) == before + 5
@@ -87,7 +87,7 @@ def test_a_client_that_leaves_gives_its_place_up(start):
     for _ in range(3):
         Ask(kvpin, talk).done()
     served = sum(sim.get("/stats")["model_requests"] for sim in sims)
-    busy, _ = occupied(kvpin, talk, 150)
+    busy, _ = occupied(kvpin, talk, 4000)
     for leave in Client.reset, Client.close:
         client = Client(kvpin.addr)
         client.send(b"POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n"
@@ -95,7 +95,7 @@ def test_a_client_that_leaves_gives_its_place_up(start):
         wait_until(lambda: backends(kvpin)[home]["waiting"] == 1)
         leave(client)
         wait_until(lambda: backends(kvpin)[home]["waiting"] == 0)
-    busy.done()
+    busy.leave()
     assert sum(sim.get("/stats")["model_requests"] for sim in sims) == served + 1
 
 
@@ -104,13 +104,13 @@ def test_the_end_of_a_wait_is_said(start):
     _, kvpin = pair(start, args=[*WAIT, *prefix(), "--wait", "300ms"], prefill_tps=4000)
     talk = words("talk", 2500)
     home = Ask(kvpin, talk).done()
-    busy, _ = occupied(kvpin, talk, 300)
-    other = Ask(kvpin, words("other", 100), 300)
+    busy, _ = occupied(kvpin, talk, 4000)
+    other = Ask(kvpin, words("other", 100), 4000)
     wait_until(lambda: sum(row["inflight"] for row in backends(kvpin).values()) == 2)
     late = Ask(kvpin, talk)
     late.done(504)
-    assert 0.29 <= late.ended - late.begun < 2
+    assert 0.29 <= late.ended - late.begun < 5
     assert json.loads(late.answer)["error"]["code"] == "queue_timeout"
     assert explain(kvpin)[0]["backend"] == home
-    busy.done()
-    other.done()
+    busy.leave()
+    other.leave()

@@ -178,7 +178,7 @@ def running_stream(start, splice, client=None):
 
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
 def test_a_client_that_leaves_is_seen_by_the_server_at_once(start, splices, how):
-    seen = []
+    seen, took = [], []
     splice = splices([start.raw(stream_for_ever(seen))])
     for i in range(5):
         client = running_stream(start, splice)
@@ -186,11 +186,12 @@ def test_a_client_that_leaves_is_seen_by_the_server_at_once(start, splices, how)
         {"close": lambda: client.sock.close(), "reset": client.reset,
          "half-close": client.half_close}[how]()
         splice.wait(lambda: len(seen) == i + 1)
-        assert seen[i][1] - since < 0.1, seen
+        took.append(seen[i][1] - since)
         if how == "half-close":  # its server ended the answer without an end
             assert client.ended() == "rst"
         client.sock.close()
         splice.wait_idle()
+    assert sorted(took)[2] < 0.1, took  # most: the machine may stand still
 
 
 @pytest.mark.parametrize("fault", ["trunc", "rst"])
@@ -263,10 +264,14 @@ def test_a_half_closed_client_gets_the_rest_of_its_answer(start, splices):
 
 
 def bad_end(start, splices, *parts):
+    """The first part goes by the relay, all others past the daemon."""
+    go = threading.Event()
+
     def serve(conn):
         conn.read()
-        conn.send(CHUNKED)
-        for part in parts:
+        conn.send(CHUNKED + parts[0])
+        go.wait(10)
+        for part in parts[1:]:
             time.sleep(0.02)
             conn.send(part)
         conn.more()
@@ -275,6 +280,8 @@ def bad_end(start, splices, *parts):
     client = start.client(splice.kvpin)
     client.send(request("/", "s"))
     assert client.head()[0] == 200
+    splice.wait_running()
+    go.set()
     return splice, client
 
 
@@ -311,34 +318,34 @@ def test_a_stream_that_stands_still_times_out(start, splices):
         conn.send(STREAM + b"5\r\nhello\r\n")
         conn.more()
 
-    splice = splices([start.raw(serve)], "--timeout-stall", "300ms")
+    splice = splices([start.raw(serve)], "--timeout-stall", "1500ms")
     client = start.client(splice.kvpin)
+    begin = time.monotonic()
     client.send(request("/", "s"))
     assert client.head()[0] == 200
     splice.wait_running()
-    begin = time.monotonic()
     assert client.ended() == "rst"
-    assert 0.1 < time.monotonic() - begin < 2
+    assert 1.4 < time.monotonic() - begin < 5
     client.close()
     splice.wait_idle()
 
 
 def test_a_stream_that_moves_does_not_time_out(start, splices):
-    splice = splices(start.sims(1, "uvicorn"), "--timeout-stall", "150ms")
+    splice = splices(start.sims(1, "uvicorn"), "--timeout-stall", "700ms")
     client = start.client(splice.kvpin)
-    client.send(request("/sse/30/50000/150", "s"))
-    assert client.answer()[2].count(b"data: ") == 30
+    client.send(request("/sse/12/100000/150", "s"))
+    assert client.answer()[2].count(b"data: ") == 12
     assert splice.taken() == 1
 
 
 def test_a_drain_lets_a_stream_end(start, splices):
     splice = splices(start.sims(1, "uvicorn"))
     client = start.client(splice.kvpin)
-    client.send(request("/sse/60/10000/150", "s"))
+    client.send(request("/sse/200/10000/150", "s"))
     assert client.head()[0] == 200
     splice.wait_running()
     splice.kvpin.kill(signal.SIGTERM)
-    assert b"".join(client.chunks()).count(b"data: ") == 60
+    assert b"".join(client.chunks()).count(b"data: ") == 200
     assert client.ended() == "fin"
     client.close()
     assert splice.kvpin.wait(10) == 0

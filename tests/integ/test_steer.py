@@ -22,14 +22,15 @@ pytestmark = pytest.mark.steer_only
 def test_a_second_request_is_steered_and_the_daemon_sleeps(start, kernel):
     steer = kernel(start.sims(1, "uvicorn"), "--workers", "1")
     client = steered_client(start, steer, "s")
-    woken, cpu = switches(steer.kvpin), steer.kvpin.cpu_seconds()
+    woken, cpu, begin = switches(steer.kvpin), steer.kvpin.cpu_seconds(), time.monotonic()
     with steer.steers(1000):
         for _ in range(1000):
             client.send(request("/json", "s"))
             assert client.answer()[0] == 200
+    took = time.monotonic() - begin
     # Its timers go on: the scan for lost events, the daemon's tick.
-    assert switches(steer.kvpin) - woken < 60
-    assert steer.kvpin.cpu_seconds() - cpu <= 0.02
+    assert switches(steer.kvpin) - woken < 60 + 20 * took
+    assert steer.kvpin.cpu_seconds() - cpu <= 0.02 + 0.005 * took
     row = steer.kvpin.status("backends")["backends"][0]
     assert (row["requests_relay"], row["requests_steer"], row["inflight"]) == (ENTERS_AFTER, 1000, 0)
 

@@ -43,6 +43,17 @@ def stream_until(script, conn, got):
     conn.close()
 
 
+def leaving(script, leave):
+    """Seconds until the server sees the client leave. Of some tries most are told: the machine may
+    stand still in one."""
+    script.done.clear()
+    script.seen.clear()
+    since = time.monotonic()
+    leave()
+    assert script.done.wait(5)
+    return script.seen[0][1] - since
+
+
 def slow_or_fast(start, steer, slow):
     client = small_client(start, steer) if slow else None
     return steered_client(start, steer, "s", client=client)
@@ -53,44 +64,42 @@ def slow_or_fast(start, steer, slow):
 
 @pytest.mark.parametrize("slow", [False, True], ids=["reads", "stalls"])
 def test_a_client_that_resets_in_mid_answer_is_seen_by_the_server_at_once(start, kernel, slow):
-    script = Script(stream_until)
+    script, took = Script(stream_until), []
     steer = kernel([start.raw(script)], "--workers", "1")
-    client = slow_or_fast(start, steer, slow)
-    client.send(request("/stream", "s"))
-    assert client.head()[0] == 200
-    if slow:
-        wait_until(lambda: steer.gates().get("budget", 0) >= 1)
-    else:
-        for _ in range(20):
-            client.until(b"\r\n")
-            client.exactly(4098)
-    since = time.monotonic()
-    client.reset()
-    assert script.done.wait(5)
-    assert script.seen[0][1] - since < 0.1, script.seen
-    steer.wait_idle()
+    for turn in range(3):
+        client = slow_or_fast(start, steer, slow)
+        client.send(request("/stream", "s"))
+        assert client.head()[0] == 200
+        if slow:
+            wait_until(lambda: steer.gates().get("budget", 0) > turn)
+        else:
+            for _ in range(20):
+                client.until(b"\r\n")
+                client.exactly(4098)
+        took.append(leaving(script, client.reset))
+        steer.wait_idle()
+    assert sorted(took)[1] < 0.1, took
     if not slow:
         assert steer.total("bytes_down") > 50000
 
 
 @pytest.mark.parametrize("how", ["close", "half-close"])
 def test_a_clients_fin_in_mid_answer_reaches_the_server_at_once(start, kernel, how):
-    script = Script(stream_until)
+    script, took = Script(stream_until), []
     steer = kernel([start.raw(script)], "--workers", "1")
-    client = steered_client(start, steer, "s")
-    client.send(request("/stream", "s"))
-    assert client.head()[0] == 200
-    client.until(b"\r\n")
-    client.exactly(4098)
-    wait_until(lambda: steer.total("bytes_down") > 4096)
-    since = time.monotonic()
-    client.close() if how == "close" else client.half_close()
-    assert script.done.wait(5)
-    assert script.seen[0][1] - since < 0.1, script.seen
-    if how == "half-close":  # its server ended the answer without an end
-        assert client.ended() == "rst"
-        client.close()
-    steer.wait_idle()
+    for _ in range(3):
+        client, before = steered_client(start, steer, "s"), steer.total("bytes_down")
+        client.send(request("/stream", "s"))
+        assert client.head()[0] == 200
+        client.until(b"\r\n")
+        client.exactly(4098)
+        wait_until(lambda: steer.total("bytes_down") > before + 4096)
+        took.append(leaving(script, client.close if how == "close" else client.half_close))
+        if how == "half-close":  # its server ended the answer without an end
+            assert client.ended() == "rst"
+            client.close()
+        steer.wait_idle()
+    assert sorted(took)[1] < 0.1, took
 
 
 @pytest.mark.parametrize("parts", [1, 200])
@@ -247,12 +256,13 @@ def test_a_servers_end_behind_a_whole_answer_leaves_the_client_alone(start, kern
     def then(script, conn, got):
         conn.send(reply(b"last") if framing == "length" else CHUNKED + chunked(b"la", b"st"))
         if how == "rst":  # not before its bytes were taken
-            time.sleep(0.02)
+            script.go.wait(5)
+            script.go.clear()
             conn.reset()
         else:
             conn.close()
 
-    raw = start.raw(Script(then))
+    raw = start.raw(script := Script(then))
     steer = kernel([raw], "--workers", "1")
     client = steered_client(start, steer, "s")
     for i in range(20):
@@ -262,6 +272,7 @@ def test_a_servers_end_behind_a_whole_answer_leaves_the_client_alone(start, kern
         client.send(request("/last", "s"))
         assert client.answer()[2] == b"last"
         if how == "rst":
+            script.go.set()
             time.sleep(0.03)
     assert raw.connections == 20 and len(raw.requests) == 40 + ENTERS_AFTER
     assert steer.total() >= 15

@@ -23,29 +23,27 @@ pytestmark = pytest.mark.steer_only
 
 
 def test_an_idle_steered_connection_is_closed_in_time_and_a_busy_one_is_not(start, kernel):
-    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", "--timeout-idle", "300ms")
+    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", "--timeout-idle", "1s")
     busy, idle = start.client(steer.kvpin), start.client(steer.kvpin)
-    for client in (busy, idle):
+    for client in (idle, busy):
         ask_to_enter(client, "s")
     steer.wait_armed(2)
-    since = time.monotonic()
     with steer.steers(8):
         for _ in range(8):
-            time.sleep(0.1)
             busy.send(request("/json", "s"))
             assert busy.answer()[0] == 200
-    assert idle.ended(0.5) == "fin"
-    assert busy.ended(1) == "fin"
-    assert time.monotonic() - since < 1.6
+            time.sleep(0.2)
+    assert idle.ended(1) == "fin"
+    assert busy.ended(5) == "fin"
 
 
 def test_a_steered_request_that_is_not_answered_is_504(start, kernel):
-    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", "--timeout-stall", "300ms")
+    steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", "--timeout-stall", "800ms")
     client = steered_client(start, steer, "s")
-    client.send(request("/hang", "s"))
     since = time.monotonic()
+    client.send(request("/hang", "s"))
     assert client.answer()[0] == 504
-    assert 0.25 < time.monotonic() - since < 0.9
+    assert 0.75 < time.monotonic() - since < 3
     client.send(request("/json", "s"))
     assert client.answer()[0] == 200
 
@@ -54,18 +52,19 @@ def test_a_steered_stream_may_be_slow_but_not_stand_still(start, kernel):
     def then(script, conn, got):
         conn.send(CHUNKED)
         for i in range(8):
-            time.sleep(0.1)
+            time.sleep(0.2)
+            script.seen[:] = [time.monotonic()]
             conn.send(b"3\r\n%03d\r\n" % i)
         conn.more()
 
-    steer = kernel([start.raw(Script(then))], "--workers", "1", "--timeout-stall", "300ms")
+    script = Script(then)
+    steer = kernel([start.raw(script)], "--workers", "1", "--timeout-stall", "1s")
     client = steered_client(start, steer, "s")
     client.send(request("/stream", "s"))
     assert client.head()[0] == 200
     assert client.exactly(64) == b"".join(b"3\r\n%03d\r\n" % i for i in range(8))
-    since = time.monotonic()
     assert client.ended() == "rst"
-    assert 0.2 < time.monotonic() - since < 0.9
+    assert 0.95 < time.monotonic() - script.seen[0] < 4
     client.close()
     steer.wait_idle()
 
@@ -97,9 +96,9 @@ def test_a_drain_lets_a_steered_stream_finish(start, kernel):
     idle = start.client(steer.kvpin)
     ask_to_enter(idle, "s")
     steer.wait_armed(2)
-    stream = Stream(client, "s", 60, 10000)
-    time.sleep(0.1)
-    assert steer.armed() == 2 and steer.total("bytes_down") > 500
+    stream = Stream(client, "s", 150, 10000)
+    wait_until(lambda: steer.total("bytes_down") > 500)
+    assert steer.armed() == 2
     steer.kvpin.kill(signal.SIGTERM)
     assert idle.ended() == "fin"
     stream.join(10)

@@ -59,7 +59,7 @@ def stalled(steer, before_kib, rss_kib):
         took.append(sum(row["bytes_down"] for row in steer.kvpin.status("backends")["backends"]))
         return len(took) > 10 and took[-10] == took[-1]
 
-    wait_until(still, 5)
+    wait_until(still, 30)
     assert steer.gates().get("budget", 0) >= 1
     # One budget, and a segment of each of the servers' sockets beyond it.
     assert steer.config()["queued"] <= (256 + 2 * 64) << 10
@@ -168,6 +168,7 @@ def test_the_budget_of_all_clients_bounds_what_many_slow_ones_leave_queued(start
 
 def test_connections_beyond_the_limit_wait_and_entries_come_back(start, kernel):
     steer = kernel(start.sims(1, "uvicorn"), "--workers", "1", "--limit-connections", "2")
+    fds = steer.kvpin.fds()
     first = [steered_client(start, steer, f"s{i}") for i in range(2)]
     third = start.client(steer.kvpin)
     third.send(request("/json", "s3", VERIFY))
@@ -189,8 +190,8 @@ def test_connections_beyond_the_limit_wait_and_entries_come_back(start, kernel):
     assert steer.gates().get("no_slot", 0) >= 1
     first[1].close()
     steer.wait_idle()
-    # All entries are free again.
-    time.sleep(0.03)
+    # All entries are free again once the last socket has left its grave.
+    wait_until(lambda: steer.kvpin.fds() <= fds, why=lambda: f"{steer.kvpin.fds()} of {fds}")
     clients = [start.client(steer.kvpin) for _ in range(2)]
     for client in clients:
         ask_to_enter(client, "s5")
@@ -241,6 +242,7 @@ def test_a_full_ring_loses_no_request(start, kernel):
     for i, client in enumerate(clients):
         ask_to_enter(client, f"s{i}")
     steer.wait_armed(150)
+    took = []
     for _ in range(3):
         lost = steer.refusals().get("ring_full", 0)
         with frozen(steer.kvpin):
@@ -252,8 +254,9 @@ def test_a_full_ring_loses_no_request(start, kernel):
         since = time.monotonic()
         for client in clients:
             answer_of(client, "gpu0")
-        assert time.monotonic() - since < 0.6
+        took.append(time.monotonic() - since)
         steer.wait_armed(150)
+    assert sorted(took)[1] < 0.6 and max(took) < 5, took  # the machine may stand still
     assert steer.config()["ring_full"] == steer.refusals()["ring_full"]
     with steer.steers(150):
         for i, client in enumerate(clients):

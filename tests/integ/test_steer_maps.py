@@ -91,13 +91,13 @@ def test_a_pin_that_moves_moves_in_the_kernels_map_too(start, kernel):
 
 
 def test_a_forgotten_session_leaves_the_kernels_map(start, kernel):
-    steer = kernel(start.sims(2, "uvicorn"), "--ttl", "300ms")
+    steer = kernel(start.sims(2, "uvicorn"), "--ttl", "1s")
     client = steered_client(start, steer, "a")
     assert len(steer.sessions()) == 1
     for _ in range(10):  # what is steered keeps its pin alive
         client.send(request("/json", "a"))
         assert client.answer()[0] == 200
-        client.ended(0.05)
+        client.ended(0.15)
     assert [turns for _, turns, _ in steer.sessions().values()] == [10 + ENTERS_AFTER]
     assert steer.total() == 10
     wait_until(lambda: not steer.sessions())

@@ -90,10 +90,15 @@ def post_bytes(path, body, extra="", version="1.1"):
 GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def recv_for(s, seconds):
-    """Bytes until EOF or `seconds` of silence; (bytes, 'eof' | 'rst' | 'open')."""
+# Where an end is awaited: the machine may be busy.
+END = 10
+
+
+def recv_for(s, seconds, first=END):
+    """Bytes until EOF or `seconds` of silence; (bytes, 'eof' | 'rst' | 'open'). `first`: how long
+    the first byte is waited for."""
     out = b""
-    while select.select([s], [], [], seconds)[0]:
+    while select.select([s], [], [], seconds if out else first)[0]:
         try:
             part = s.recv(1 << 20)
         except ConnectionResetError:

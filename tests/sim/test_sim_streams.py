@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from sim_help import GET_HEALTH, Sim, chat, dechunk, pattern, post_bytes, recv_for, recv_until
+from sim_help import END, GET_HEALTH, Sim, chat, dechunk, pattern, post_bytes, recv_for, recv_until
 
 
 def test_llama_stream_shape_and_close(llama):
     s = llama.raw(post_bytes("/v1/chat/completions", chat("shape", 4, True, stream_options={"include_usage": True})))
-    got, end = recv_for(s, 1)
+    got, end = recv_for(s, END)
     assert end == "eof"
     head, _, rest = got.partition(b"\r\n\r\n")
     assert b"Keep-Alive: timeout=5, max=100" in head and b"Connection: close" not in head
@@ -68,11 +68,11 @@ def test_other_apis(either):
 
 
 def test_llama_ping_during_prefill():
-    with Sim("--prefill-tps", 1000, "--ping-ms", 40) as sim:
+    with Sim("--prefill-tps", 200, "--ping-ms", 100) as sim:
         s = sim.raw(post_bytes("/v1/chat/completions", chat("x" * 800, 1, True)))
-        got, end = recv_for(s, 2)
+        got, end = recv_for(s, END)
         body = got.partition(b"\r\n\r\n")[2]
-        assert end == "eof" and 3 <= body.count(b"3\r\n:\n\n\r\n") <= 5
+        assert end == "eof" and 3 <= body.count(b"3\r\n:\n\n\r\n") <= 11
         assert body.startswith(b"3\r\n:\n\n\r\n") and dechunk(body)[1]
 
 
@@ -86,7 +86,7 @@ def test_llama_discards_bytes_sent_mid_stream():
         s = sim.raw(post_bytes("/v1/chat/completions", chat("x", 8, True)))
         recv_until(s, b"\r\n\r\n")
         s.sendall(GET_HEALTH * 2)
-        got, end = recv_for(s, 1)
+        got, end = recv_for(s, END)
         assert end == "eof" and got.endswith(b"0\r\n\r\n") and b"HTTP/1.1" not in got
 
 
@@ -107,7 +107,7 @@ def test_uvicorn_pipelines_large_answers_and_uploads(uvicorn):
     up = b"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n" + pattern(1, 70000)
     s = uvicorn.raw()
     s.sendall(ask % (3000000, b"cl") + ask % (1000, b"chunked") + up + ask % (10, b"cl") + GET_HEALTH)
-    got, end = recv_for(s, 0.2)
+    got, end = recv_for(s, 0.5)
     assert end == "open" and got.count(b"HTTP/1.1 200 OK\r\n") == 5 and pattern(0, 3000000) in got
     assert b'{"bytes":70000,' in got and got.endswith(b"content-length: 0\r\n\r\n")
 
@@ -115,11 +115,14 @@ def test_uvicorn_pipelines_large_answers_and_uploads(uvicorn):
 def test_idle_close():
     for manner in ("llama", "uvicorn"):
         with Sim("--idle-ms", 150, manner=manner) as sim:
-            silent, used, partial = sim.raw(), sim.raw(GET_HEALTH), sim.raw(b"GET /hea")
             t = time.monotonic()
-            assert recv_for(used, 1)[1] == "eof" and 0.1 < time.monotonic() - t < 0.8
-            assert recv_for(silent, 0.3)[1] == ("eof" if manner == "llama" else "open")
-            assert recv_for(partial, 0.05)[1] == "open"
+            silent, used, partial = sim.raw(), sim.raw(GET_HEALTH), sim.raw(b"GET /hea")
+            assert recv_for(used, END)[1] == "eof" and 0.14 < time.monotonic() - t < 4
+            if manner == "llama":
+                assert recv_for(silent, END)[1] == "eof"
+            else:
+                assert recv_for(silent, 0.3, 0.3)[1] == "open"
+            assert recv_for(partial, 0.05, 0.05)[1] == "open"
 
 
 def test_hundredth_answer_closes(llama, uvicorn):
@@ -128,7 +131,7 @@ def test_hundredth_answer_closes(llama, uvicorn):
         s.sendall(GET_HEALTH)
         head = recv_until(s, b'"ok"}')
         assert (b"Connection: close" in head) == (i == 99)
-    assert recv_for(s, 1) == (b"", "eof")
+    assert recv_for(s, END) == (b"", "eof")
     s = uvicorn.raw()
     for i in range(150):
         s.sendall(GET_HEALTH)
@@ -140,16 +143,17 @@ def test_half_close(manner):
     with Sim("--decode-tps", 200, manner=manner) as sim:
         full = sim.raw(post_bytes("/v1/chat/completions", chat("x", 40)))
         full.shutdown(socket.SHUT_WR)
-        got, end = recv_for(full, 1)
+        got, end = recv_for(full, END)
         assert end == "eof" and got.startswith(b"HTTP/1.1 200" if manner == "llama" else b"")
         assert bool(got) == (manner == "llama")
         stream = sim.raw(post_bytes("/v1/chat/completions", chat("y", 1000, True)))
         recv_until(stream, b"data: ")
         stream.shutdown(socket.SHUT_WR)
         t = time.monotonic()
-        got, end = recv_for(stream, 1)
-        assert end == "eof" and not got.endswith(b"0\r\n\r\n") and time.monotonic() - t < 0.1
-        assert sim.until("slots_busy", 0, 0.3)
+        got, end = recv_for(stream, END)
+        # Not at its end, 5 s later.
+        assert end == "eof" and not got.endswith(b"0\r\n\r\n") and time.monotonic() - t < 2
+        assert sim.until("slots_busy", 0, 2)
 
 
 def test_client_abort_frees_the_slot_when_the_manner_notices():
@@ -157,8 +161,8 @@ def test_client_abort_frees_the_slot_when_the_manner_notices():
         decode = sim.raw(post_bytes("/v1/chat/completions", chat("x", 1000, True)))
         recv_until(decode, b"data: ")
         decode.close()
-        assert sim.until("aborts_decode", 1, 0.5)
-        assert 20 < sim.stats()["last_abort_notice_ms"] < 60
+        assert sim.until("aborts_decode", 1)
+        assert 20 < sim.stats()["last_abort_notice_ms"] < 1000
         prefill = sim.raw(post_bytes("/v1/chat/completions", chat("p" * 4000, 4, True)))
         recv_until(prefill, b"\r\n\r\n")
         time.sleep(0.02)
@@ -169,23 +173,23 @@ def test_client_abort_frees_the_slot_when_the_manner_notices():
         full.close()
         time.sleep(0.1)
         assert sim.stats()["slots_busy"] == 2
-        assert sim.until("slots_busy", 0, 1.2)
+        assert sim.until("slots_busy", 0)
         assert sim.stats()["aborts"] == 3
     with Sim("--slots", 2, "--prefill-tps", 100, manner="uvicorn") as sim:
         a = sim.raw(post_bytes("/v1/chat/completions", chat("p" * 4000, 4, True)))
         recv_until(a, b"\r\n\r\n")
         a.close()
-        assert sim.until("slots_busy", 0, 0.3)
+        assert sim.until("slots_busy", 0, 3)
 
 
 def test_queued_abort_leaves_the_queue_and_never_runs():
     with Sim("--slots", 1, "--decode-tps", 50, manner="uvicorn") as sim:
-        one = sim.raw(post_bytes("/v1/chat/completions", chat("a", 10, True)))
+        one = sim.raw(post_bytes("/v1/chat/completions", chat("a", 60, True)))
         recv_until(one, b"data: ")
         two = sim.raw(post_bytes("/v1/chat/completions", chat("b", 10, True)))
         assert sim.until("queued", 1)
-        assert recv_for(two, 0.03) == (b"", "open")  # no head before a slot frees
+        assert recv_for(two, 0.03, 0.03) == (b"", "open")  # no head before a slot frees
         two.close()
-        assert sim.until("queued", 0, 0.3)
+        assert sim.until("queued", 0)
         assert recv_for(one, 0.5)[0].endswith(b"0\r\n\r\n")
         assert sim.stats()["aborts_queued"] == 1

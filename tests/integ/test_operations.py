@@ -297,10 +297,12 @@ def test_each_request_is_one_line_with_its_reason(start):
     owner = server_of(client, "s")
     assert server_of(client, "s") == owner
     client.request("POST", "/sink", {}, b"x" * 1000)
+    kvpin.wait_requests(3)  # another worker writes the next one
     home = next(sim for sim in sims if sim.name == owner)
     home.kill()
     home.wait()
     other = server_of(start.client(kvpin), "s")
+    kvpin.wait_requests(4)
     bad = start.client(kvpin)
     bad.send("G\0T / HTTP/1.1\r\n\r\n")
     bad.answer()

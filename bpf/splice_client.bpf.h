@@ -120,6 +120,10 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	 * server, to which all of the client's packets are plain ACKs, would not. */
 	local = local || p->seq + 1 == (__u32)(c->ack_win >> 32);
 	onward = done || acked >= u->to || pass_fin || rst;
+	/* A RST counts where the client's next byte is: of any other the socket here asks the
+	 * client, and who only knows addresses and ports ends nothing (RFC 9293 3.10.7.4). */
+	if (rst && p->seq != (__u32)(c->ack_win >> 32))
+		onward = 0;
 	if (!local && !onward)
 		local = 1;
 

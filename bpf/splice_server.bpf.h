@@ -36,6 +36,20 @@ static __always_inline void to_server_socket(struct rewrite *r, const struct pac
 	r->tsecr_add = -u->ts_off;
 }
 
+/* Does a RST stand between what the server was told has come and what it may have sent, by the
+ * client's window or before that by the socket's? No socket here knows what went past it, so who
+ * only knows addresses and ports is kept off here. */
+static __always_inline int reset_fits(const struct kvpin_splice_conn *u, __u32 seq)
+{
+	__u32 room_end = (__u32)(u->from + (u->room_end - u->to));
+	__u32 own_end =
+		(u->ack_win >> 32) + ((__u32)(u->ack_win & 0xffff) << (u->server_wscale & 15));
+
+	/* A FIN stands before it. */
+	return !after(u->told_server, seq) &&
+	       (!after(seq, room_end + 1) || !after(seq, own_end + 1));
+}
+
 /* The pair is not taken. */
 static __always_inline int server_in_back(struct __sk_buff *skb, struct packet *p, struct work *k,
 					  struct kvpin_splice_conn *u, __u32 off)
@@ -103,6 +117,8 @@ __noinline int server_in(struct __sk_buff *skb, struct packet *p, struct work *k
 			return TC_ACT_SHOT;
 	}
 	if (p->bits & WORD_RST) {
+		if (!reset_fits(u, p->seq))
+			return TC_ACT_SHOT;
 		__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_SERVER_RST);
 		answer_over(u);
 		to_server_socket(r, p, u, (__u32)u->from - u->off_taken + !!u->fin);

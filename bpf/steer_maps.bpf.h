@@ -66,6 +66,15 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
+/* Sockets whose queue still has to drain, and whose own bytes are the daemon's meanwhile, by recv()
+ * and with TCP's back-pressure: no verdict is attached here. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 1);
+	__type(key, struct kvpin_sock_key);
+	__type(value, __u64);
+} draining SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);

@@ -11,7 +11,7 @@
 #include "kvpin_http_body.h"
 
 /* Maps of another version are never adopted. */
-#define KVPIN_ABI_VERSION 2
+#define KVPIN_ABI_VERSION 3
 
 #define KVPIN_BACKENDS_MAX     64
 #define KVPIN_BACKEND_NAME_MAX 32
@@ -39,7 +39,8 @@
  * PASS, LANE -> REDIRECT  the daemon, by compare-and-swap, having consumed all that came up
  * REDIRECT -> PASS        the program, when nothing is queued into the socket and nothing can be
  * REDIRECT -> LANE        the program else, and the daemon when it takes over
- * LANE -> PASS            the program, as soon as it may (may_leave), or when the ring is full
+ * LANE -> PASS            the program, as soon as it may (may_leave), or when the ring is full;
+ *                         the daemon, when it has taken the socket out of the verdict's map
  *
  * So after REDIRECT the bytes come up in this order: those in the ring, then those of recv(). An
  * answer is redirected into a client's socket only while that one's word says REDIRECT or LANE.

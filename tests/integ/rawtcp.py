@@ -67,6 +67,7 @@ class RawTcp(Client):
         netrig.ip("neigh", "replace", own, "lladdr", mac.hex(":"), "dev", peer.device)
         self.buf, self.sent, self.got, self.base, self.over = b"", 0, None, base, False
         self.acked = self.first = 0  # of ours; the peer's first number
+        self.was_reset = False
 
     @staticmethod
     def mac(device):
@@ -109,6 +110,7 @@ class RawTcp(Client):
                 self.ports = struct.unpack(">HH", ports)[::-1]
             if not self.ports or ports != struct.pack(">HH", *reversed(self.ports)):
                 continue
+            self.was_reset |= bool(flags & RST)
             if flags & ACK:
                 self.acked = max(self.acked, near(self.acked, (ack - self.base) & MASK))
             return seq, flags, packet[head + (offset >> 4) * 4:

@@ -175,6 +175,33 @@ def test_a_reset_of_the_server_behind_a_dead_daemon(rig, start, splices, case):
     assert client.ended() == "rst" and not client.buf
 
 
+FAR = 1 << 24
+
+
+@pytest.mark.parametrize("at", [-FAR, -1, 1, FAR])
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_that_stands_nowhere_ends_nothing(rig, start, splices, who, at):
+    """Of somebody who knows no more than addresses and ports. A server's is not asked about: a little
+    ahead of its bytes it may follow ones that were lost."""
+    splice, client, server = raw_pair(rig, start, splices)
+    begin(splice, client, server)
+    one = client if who == "client" else server
+    one.reset(one.sent + at)
+    if (who, at) == ("server", 1):
+        assert client.ended() == "rst"
+        return
+    for _ in range(10):
+        server.send(PIECE)
+        client.exactly(len(PIECE))
+    while server.acked < server.sent:
+        server.segment()
+    assert not server.was_reset
+    server.send(b"0\r\n\r\n")
+    client.exactly(5)
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
+    assert not client.buf
+
+
 # ---- sequence numbers that wrap
 
 SIZE = 3 << 20

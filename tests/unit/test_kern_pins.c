@@ -33,9 +33,10 @@ static void ids_add_map_fd(struct ids *ids, int fd)
 	ids_add_map(ids, info.id);
 }
 
-static const char *const map_names[] = {"config",    "names",	"backends", "sessions",	  "conns",
-					"upstreams", "sockets", "cookies",  "free_holds", "holds",
-					"counters",  "rings",	"refusals", "verdicts"};
+static const char *const map_names[] = {"config",     "names",	   "backends", "sessions",
+					"conns",      "upstreams", "sockets",  "cookies",
+					"free_holds", "holds",	   "counters", "rings",
+					"refusals",   "verdicts",  "draining"};
 static const char *const prog_names[] = {"steer_verdict", "steer_request", "steer_answer"};
 
 /* All that this instance has in the kernel: what is pinned, the rings, what programs use. */

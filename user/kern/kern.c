@@ -59,6 +59,7 @@ static int set_sizes(struct kern *k, const struct kern_params *p)
 		{skel->maps.upstreams, p->upstreams},
 		{skel->maps.sessions, p->sessions},
 		{skel->maps.sockets, p->conns + p->upstreams},
+		{skel->maps.draining, p->upstreams},
 		{skel->maps.cookies, p->conns + p->upstreams},
 		{skel->maps.holds, p->holds},
 		{skel->maps.free_holds, p->holds},
@@ -100,6 +101,7 @@ static int load(struct kern *k, const struct kern_params *p, const struct kern_t
 		return KERN_SAY(t, err, "steer: cannot load: %s (%s)", strerror(-err),
 				*kern_log_cause() ? kern_log_cause() : "no details");
 	k->sockets_fd = bpf_map__fd(priv->skel->maps.sockets);
+	k->draining_fd = bpf_map__fd(priv->skel->maps.draining);
 	k->cookies_fd = bpf_map__fd(priv->skel->maps.cookies);
 	k->sessions_fd = bpf_map__fd(priv->skel->maps.sessions);
 	k->free_holds_fd = bpf_map__fd(priv->skel->maps.free_holds);

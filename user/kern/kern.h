@@ -43,7 +43,7 @@ struct kern {
 	struct kvpin_config *config;
 	struct kvpin_hold *holds;
 	uint32_t nr_conns, nr_upstreams, nr_holds;
-	int sockets_fd, cookies_fd, sessions_fd, free_holds_fd;
+	int sockets_fd, draining_fd, cookies_fd, sessions_fd, free_holds_fd;
 	struct kern_rings rings;
 };
 
@@ -79,6 +79,16 @@ int kern_sock_add(struct kern *k, int fd, const struct kvpin_sock_key *key, uint
 /** kern_sock_del() - take it out again; by the thread that added it */
 void kern_sock_del(struct kern *k, const struct kvpin_sock_key *key, uint64_t cookie);
 
+/** kern_sock_drain() - what is queued into it goes on to drain, but no verdict gets what it
+ * receives from here on, but for one that is running
+ * @fd, @key: as in kern_sock_add(); its reference stays
+ *
+ * Returns 0 or -errno: it stays as it was. */
+int kern_sock_drain(struct kern *k, int fd, const struct kvpin_sock_key *key);
+
+/** kern_sock_drained() - beside kern_sock_del(), for one that is draining */
+void kern_sock_drained(struct kern *k, const struct kvpin_sock_key *key);
+
 /** kern_names_set() - publish known field names: written to the unused set, then switched */
 int kern_names_set(struct kern *k, const struct kvpin_names *names);
 
@@ -108,7 +118,8 @@ uint32_t kern_adopt(struct kern *k,
 				 const char *name, const char *address),
 		    void *arg);
 
-/** kern_backends_fd() - the map behind k->backends, for another program; valid until kern_close() */
+/** kern_backends_fd() - the map behind k->backends, for another program; valid until kern_close()
+ */
 int kern_backends_fd(const struct kern *k);
 
 /** kern_ring_poll_fd() - readable when worker @w has events */

@@ -42,6 +42,23 @@ void kern_sock_del(struct kern *k, const struct kvpin_sock_key *key, uint64_t co
 	bpf_map_delete_elem(k->cookies_fd, &cookie);
 }
 
+int kern_sock_drain(struct kern *k, int fd, const struct kvpin_sock_key *key)
+{
+	uint64_t value = fd;
+	int err;
+
+	/* In one map or the other at any moment, or what is queued would be dropped. */
+	err = bpf_map_update_elem(k->draining_fd, key, &value, BPF_NOEXIST);
+	if (!err)
+		bpf_map_delete_elem(k->sockets_fd, key);
+	return err;
+}
+
+void kern_sock_drained(struct kern *k, const struct kvpin_sock_key *key)
+{
+	bpf_map_delete_elem(k->draining_fd, key);
+}
+
 int kern_names_set(struct kern *k, const struct kvpin_names *names)
 {
 	uint32_t at = (k->config->names_at + 1) % KVPIN_NAMES_SETS;

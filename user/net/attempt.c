@@ -202,7 +202,8 @@ void attempt_pass_eof(struct conn *c)
 	bool owed = x->sent < x->ready && !(x->discard && c->state == CONN_TUNNEL);
 
 	if (c->eof_passed || !c->client_eof || owed || buf_len(&c->in) > x->ready || !c->current ||
-	    c->current->connecting || (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
+	    c->current->connecting || steer_upstream_owed(c->current) ||
+	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
 		return;
 	c->eof_passed = true;
 	shutdown(c->current->sock.fd, SHUT_WR);

@@ -245,7 +245,7 @@ static bool answer_gate(struct conn *c)
 	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard ||
 	    c->eof_passed || x->server_reset || !x->head_sent || x->out_ready || buf_len(&c->out) ||
 	    x->plain_body || body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
-	    body->state == KVPIN_BS_TUNNEL)
+	    body->state == KVPIN_BS_TUNNEL || c->current->steer.draining)
 		return false;
 	if (x->answer.flags & KVPIN_HEAD_EVENT_STREAM && w->steer.steer->splice &&
 	    c->splice.sock.entry && c->current->splice.entry)

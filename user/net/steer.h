@@ -45,6 +45,7 @@ struct steer_sock {
 	bool armed;		    /* handed over */
 	bool laned;		    /* taken back: bytes of the ring come before those of recv() */
 	bool once;		    /* server's: not for another request */
+	bool draining;		    /* server's: no verdict any more, its queue still drains */
 	uint32_t lane_at, lane_len; /* bytes from the ring */
 	uint8_t *lane;		    /* NULL when there are none */
 };
@@ -159,6 +160,10 @@ struct upstream *steer_running(const struct conn *c);
 /** steer_upstream_take() - an idle upstream is to be used by the relay. False: it may not, because
  * bytes of an earlier request, answered before it was whole, still wait in the kernel's queue */
 bool steer_upstream_take(struct upstream *u);
+
+/** steer_upstream_owed() - do bytes of a request still wait in the kernel's queue to the server?
+ * Behind them there is nothing to send, and no FIN. */
+bool steer_upstream_owed(const struct upstream *u);
 
 /** steer_upstream_ended() - an idle armed upstream ended: may it be dropped? False: the kernel has
  * just begun an exchange on it, the connection was reclaimed */

@@ -72,7 +72,11 @@ void steer_todo(struct conn *c);
 
 /** steer_lane_add() - bytes that come before whatever recv() will give; counts them as received.
  * False: too many, or no memory */
-bool steer_lane_add(struct steer_sock *s, const void *bytes, uint32_t len);
+bool steer_lane_add(const struct worker *w, struct steer_sock *s, const void *bytes, uint32_t len);
+
+/** steer_sock_behind() - bytes redirected into the socket that TCP has not taken; 0 for a dead one
+ */
+uint64_t steer_sock_behind(const struct worker *w, const struct steer_sock *s, int fd);
 
 /** steer_consume() - take what the worker's ring has */
 void steer_consume(struct worker *w);

@@ -78,8 +78,7 @@ static void sock_take(struct worker *w, struct steer_sock *s)
 	}
 }
 
-/* Bytes redirected into the socket that TCP has not taken; 0 for a dead one. */
-static uint64_t sock_behind(struct worker *w, const struct steer_sock *s, int fd)
+uint64_t steer_sock_behind(const struct worker *w, const struct steer_sock *s, int fd)
 {
 	const struct kvpin_flow *flow = steer_flow(w, s);
 	uint64_t expected = s->taken + (flow->queued - s->queued), taken;
@@ -199,10 +198,10 @@ bool steer_reclaim_poll(struct conn *c)
 {
 	struct worker *w = c->worker;
 	const struct upstream *u = steer_running(c);
-	uint64_t behind = sock_behind(w, &c->steer.sock, c->sock.fd);
+	uint64_t behind = steer_sock_behind(w, &c->steer.sock, c->sock.fd);
 
-	if (u)
-		behind += sock_behind(w, &u->steer, u->sock.fd);
+	if (u && !u->steer.draining)
+		behind += steer_sock_behind(w, &u->steer, u->sock.fd);
 	if (!behind) {
 		steer_resume(c);
 		return true;
@@ -217,6 +216,47 @@ bool steer_reclaim_poll(struct conn *c)
 	return false;
 }
 
+/*
+ * A server may answer before it has taken the request, and never take the rest. Waiting for its
+ * queue to drain would be in vain then, and meanwhile the answer would come by the ring, without
+ * back-pressure, for PASS is not allowed on such a socket and would leave the answer behind the
+ * request. Without a verdict, but still in a map, which keeps the queue alive, it is read like any
+ * other socket. Not one that has left LANE because the ring was full: what was passed then is
+ * behind the request, and what is received now would come before it.
+ */
+static void upstream_drain(struct upstream *u)
+{
+	struct worker *w = u->conn->worker;
+	struct steer_sock *s = &u->steer;
+	struct kvpin_flow *flow = steer_flow(w, s);
+	struct kvpin_sock_key key = {.client = s->client, .role = s->role};
+	struct tcp_probe p;
+
+	if (s->draining || !(word_get(flow) & KVPIN_WORD_LANE) ||
+	    !steer_sock_behind(w, s, u->sock.fd) ||
+	    kern_sock_drain(worker_kern(w), u->sock.fd, &key))
+		return;
+	s->draining = s->once = true;
+	/* Takes the socket's lock: no verdict runs behind it. */
+	tcp_probe(u->sock.fd, &p);
+	if (!(__atomic_fetch_and(&flow->word, ~KVPIN_WORD_LANE, __ATOMIC_SEQ_CST) &
+	      KVPIN_WORD_LANE)) {
+		u->conn->steer.overrun = true;
+		steer_todo(u->conn);
+	}
+}
+
+bool steer_upstream_owed(const struct upstream *u)
+{
+	return u->steer.draining && steer_sock_behind(u->conn->worker, &u->steer, u->sock.fd) > 0;
+}
+
+static void upstream_take(struct upstream *u)
+{
+	sock_take(u->conn->worker, &u->steer);
+	upstream_drain(u);
+}
+
 void steer_reclaim(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -224,11 +264,11 @@ void steer_reclaim(struct conn *c)
 	struct upstream *u = steer_running(c);
 
 	if (u)
-		sock_take(w, &u->steer);
+		upstream_take(u);
 	sock_take(w, &c->steer.sock);
 	/* A request may have got in before the client's word was taken. */
 	if (!u && (u = steer_running(c)))
-		sock_take(w, &u->steer);
+		upstream_take(u);
 	/* Neither gets any more. The ring has no back-pressure: a server that goes on must find its
 	 * way to recv() at once, not only when the client has taken what is queued. */
 	if (u) {
@@ -253,7 +293,7 @@ void steer_settle(struct conn *c)
 		sock_take(c->worker, &u->steer);
 	sock_take(c->worker, &c->steer.sock);
 	/* What is still queued dies with the socket's map entry: no clean end then. */
-	if (sock_behind(c->worker, &c->steer.sock, c->sock.fd))
+	if (steer_sock_behind(c->worker, &c->steer.sock, c->sock.fd))
 		c->reset_client = true;
 	running = __atomic_exchange_n(&k->running, 0, __ATOMIC_SEQ_CST);
 	if (running && !c->x && exchange_rebuild(c, running, false))
@@ -273,7 +313,7 @@ bool steer_upstream_take(struct upstream *u)
 	__atomic_store_n(&steer_kconn(u->conn)->upstream[u->slot], 0, __ATOMIC_SEQ_CST);
 	sock_take(w, &u->steer);
 	steer_flow(w, &u->steer)->may_leave = 1;
-	return !sock_behind(w, &u->steer, u->sock.fd);
+	return !steer_sock_behind(w, &u->steer, u->sock.fd);
 }
 
 void steer_upstream_leave(struct upstream *u)
@@ -347,7 +387,7 @@ ssize_t steer_recv(struct worker *w, struct steer_sock *s, int fd, void *buf, si
 		/* It left LANE just now; its last bytes in the ring come before these. */
 		steer_consume(w);
 		if (steer_waiting(s)) {
-			if (!steer_lane_add(s, buf, n)) {
+			if (!steer_lane_add(w, s, buf, n)) {
 				errno = ENOMEM;
 				return -1;
 			}

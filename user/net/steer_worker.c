@@ -26,6 +26,8 @@
 #define SCAN_MS	 100
 /* Bytes that a client may send ahead while its answer is being taken, and a server unasked. */
 #define LANE_BYTES_MAX (512 * 1024)
+/* An answer that comes before its request was taken may fill the ring; then upstream_drain() has
+ * stopped it. */
 
 struct grave {
 	struct list link;
@@ -68,11 +70,14 @@ void steer_todo(struct conn *c)
 	uv_timer_start(&sw->soon, on_soon, 0, 0);
 }
 
-bool steer_lane_add(struct steer_sock *s, const void *bytes, uint32_t len)
+bool steer_lane_add(const struct worker *w, struct steer_sock *s, const void *bytes, uint32_t len)
 {
+	uint32_t max = LANE_BYTES_MAX;
 	uint8_t *more = NULL;
 
-	if (s->lane_len + len <= LANE_BYTES_MAX)
+	if (s->role != KVPIN_ROLE_CLIENT)
+		max += w->config->steer.ring_bytes;
+	if (s->lane_len + len <= max)
 		more = realloc(s->lane, s->lane_len + len);
 	if (!more)
 		return false;
@@ -120,7 +125,7 @@ static void on_record(void *arg, const struct kvpin_event *e)
 		if (!s)
 			return;
 		/* Bytes that are gone: the connection must not seem whole. */
-		if (!steer_lane_add(s, e + 1, e->len))
+		if (!steer_lane_add(w, s, e + 1, e->len))
 			c->steer.overrun = true;
 		break;
 	case KVPIN_EVENT_UP:
@@ -329,6 +334,12 @@ void steer_sock_close(struct conn *c, struct steer_sock *s, struct sock *sock, b
 	if (!s->entry) {
 		sock_close(sock, reset, on_close);
 		return;
+	}
+	if (s->draining) {
+		/* No clean end behind a part of a request. */
+		reset |= steer_sock_behind(w, s, sock->fd) > 0;
+		kern_sock_drained(worker_kern(w), &key);
+		s->draining = false;
 	}
 	kern_sock_del(worker_kern(w), &key, s->cookie);
 	if (s->role == KVPIN_ROLE_CLIENT)

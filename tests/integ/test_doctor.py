@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from harness import KVPIN
+import netrig
+from harness import KVPIN, Process
 
 NOBODY = 65534
 CHECKS = {"loopback", "kernel", "privileges", "bpffs", "btf", "programs", "redirect",
@@ -108,6 +109,45 @@ def test_a_failed_check_of_tc_makes_splice_unavailable():
     assert text.splitlines()[-2:] == ["steer: yes",
                                       "splice: no: tc: forced by KVPIN_SELFTEST_FAIL; "
                                       "fix: unset KVPIN_SELFTEST_FAIL"]
+
+
+SPOILED = {
+    "ipsec": (["ip", "xfrm", "policy", "add", "dir", "out", "src", "10.0.0.1", "dst", "10.0.0.2",
+               "tmpl", "proto", "esp", "mode", "transport"],
+              "1 IPsec policies: what goes past the sockets would leave in clear"),
+    "early-demux": (["sysctl", "-qw", "net.ipv4.tcp_early_demux=0"],
+                    "net.ipv4.tcp_early_demux = 0"),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("check", SPOILED)
+def test_what_would_spoil_spliced_streams_is_found(check, tmp_path):
+    """By doctor, and by run, which does without splice or, where it was asked for, refuses."""
+    command, found = SPOILED[check]
+    pin = f"/sys/fs/bpf/kvpin-test-{os.getpid()}-{check}"
+    rig = netrig.Rig()
+    try:
+        with netrig.inside(rig.namespace("d")):
+            code, text = doctor()
+            assert code == 0, text
+            subprocess.run(command, check=True)
+            code, text = doctor()
+            assert code == 1
+            assert text.splitlines()[-1].startswith(f"splice: no: {check}: {found}; fix: ")
+            done = subprocess.run([KVPIN, "run", "--path", "splice", "--listen", "127.0.0.1:0",
+                                   "--backend", "a=127.0.0.1:9", "--control", "off",
+                                   "--steer-pin", pin],
+                                  capture_output=True, text=True, timeout=30)
+            assert done.returncode == 1 and f"{check}: {found}" in done.stderr, done
+            auto = Process([KVPIN, "run", "--path", "auto", "--listen", "127.0.0.1:0", "--backend",
+                            "a=127.0.0.1:9", "--control", "off", "--steer-pin", pin],
+                           tmp_path / "auto.log", r'msg="kvpin ready".* path=(\S+)')
+            assert auto.stop() == 0
+            assert auto.match.group(1) == "steer"
+            assert f"{check}: {found}" in auto.output()
+    finally:
+        rig.close()
 
 
 def test_usage():

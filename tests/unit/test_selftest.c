@@ -106,7 +106,7 @@ static void it_can_run_again_and_again(void **state)
 {
 	NEEDS_KERNEL();
 	for (int i = 0; i < 3; i++) {
-		if (!selftest_steer(why, sizeof(why)))
+		if (!selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)))
 			fail_msg("%s", why);
 	}
 }
@@ -152,13 +152,13 @@ static void steer_is_refused_with_the_first_reason(void **state)
 {
 	NEEDS_KERNEL();
 	setenv("KVPIN_SELFTEST_FAIL", "fin", 1);
-	assert_false(selftest_steer(why, sizeof(why)));
+	assert_false(selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	unsetenv("KVPIN_SELFTEST_FAIL");
 	assert_string_equal(why, "fin: forced by KVPIN_SELFTEST_FAIL; fix: unset "
 				 "KVPIN_SELFTEST_FAIL");
 	/* Informational checks are none of its business. */
 	setenv("KVPIN_SELFTEST_FAIL", "cpus", 1);
-	assert_true(selftest_steer(why, sizeof(why)));
+	assert_true(selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	unsetenv("KVPIN_SELFTEST_FAIL");
 }
 
@@ -175,7 +175,7 @@ static int without_privileges(void *arg)
 		CHECK(t[i].need == SELFTEST_FOR_INFO ||
 		      (t[i].result == SELFTEST_SKIPPED &&
 		       !strcmp(t[i].why, "needs \"privileges\"")));
-	CHECK(!selftest_steer(why, sizeof(why)));
+	CHECK(!selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	CHECK(strstr(why, "privileges: CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON are missing: cannot "
 			  "load programs"));
 	CHECK(strstr(why, "; fix: run as root"));
@@ -196,7 +196,7 @@ static int one_missing(void *arg)
 	CHECK(!syscall(SYS_capget, &head, data));
 	data[1].effective &= ~(1U << (CAP_PERFMON - 32));
 	CHECK(!syscall(SYS_capset, &head, data));
-	CHECK(!selftest_steer(why, sizeof(why)));
+	CHECK(!selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	CHECK(strstr(why, "privileges: CAP_PERFMON is missing: cannot look into kernel"));
 	return 0;
 }
@@ -212,10 +212,10 @@ static int without_bpffs(void *arg)
 	CHECK(!unshare(CLONE_NEWNS));
 	while (!umount2(BPFFS, MNT_DETACH))
 		;
-	CHECK(!selftest_steer(why, sizeof(why)));
+	CHECK(!selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	CHECK(strstr(why, "bpffs: /sys/fs/bpf is not mounted; fix: mount -t bpf bpf /sys/fs/bpf"));
 	CHECK(!mount("bpf", BPFFS, "bpf", MS_RDONLY, NULL));
-	CHECK(!selftest_steer(why, sizeof(why)));
+	CHECK(!selftest_allows(SELFTEST_PATH_STEER, why, sizeof(why)));
 	CHECK(strstr(why, "bpffs: /sys/fs/bpf cannot be written: Read-only file system"));
 	return 0;
 }

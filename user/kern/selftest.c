@@ -36,6 +36,7 @@ static const struct check {
 	{"btf", selftest_btf, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, 0},
 	{"tc", selftest_tc, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"early-demux", selftest_early_demux, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
+	{"ipsec", selftest_ipsec, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"programs", selftest_programs, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, STAGE_SOCKETS},
 	{"redirect", selftest_redirect, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
 	{"slow-target", selftest_slow_target, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
@@ -135,6 +136,9 @@ static unsigned int run(struct selftest *t, enum selftest_path until)
 
 		if (until != SELFTEST_PATH_NR && !needed(c->need, until))
 			continue;
+		/* Opening the path tells the same. */
+		if (until == SELFTEST_PATH_SPLICE && c->run == selftest_tc)
+			continue;
 		t[nr] = (struct selftest){.name = c->name, .need = c->need};
 		if (c->stage >= closed_from) {
 			t[nr].result = SELFTEST_SKIPPED;
@@ -171,7 +175,7 @@ const struct selftest *selftest_problem(const struct selftest *t, unsigned int n
 	return NULL;
 }
 
-bool selftest_steer(char *why, size_t why_bytes)
+bool selftest_allows(enum selftest_path path, char *why, size_t why_bytes)
 {
 	struct selftest t[SELFTEST_MAX];
 	const struct selftest *problem;
@@ -179,8 +183,8 @@ bool selftest_steer(char *why, size_t why_bytes)
 
 	if (secure_getenv("KVPIN_SELFTEST_SKIP") && !secure_getenv("KVPIN_SELFTEST_FAIL"))
 		return true;
-	nr = run(t, SELFTEST_PATH_STEER);
-	problem = selftest_problem(t, nr, SELFTEST_PATH_STEER);
+	nr = run(t, path);
+	problem = selftest_problem(t, nr, path);
 	if (problem)
 		snprintf(why, why_bytes, "%s: %s; fix: %s", problem->name, problem->why,
 			 problem->fix);

@@ -2,14 +2,14 @@
 /*
  * What this kernel allows with these privileges, found out by doing it: programs are loaded, bytes
  * are sent through sockets on 127.0.0.1 that the test itself made. `kvpin doctor` prints the list;
- * the daemon asks selftest_steer() before it uses the steer path.
+ * the daemon asks selftest_allows() before it uses a path.
  *
  * Happy path: every check is OK, in well under a second. Failures: a text that says what was found,
  * and one that says what to do; whatever depends on a failed check is skipped. Every wait has a
  * deadline. Nothing is left behind: no map, no pin, no socket.
  *
  * For tests: KVPIN_SELFTEST_FAIL=NAME in the environment makes the check of that name fail, and
- * KVPIN_SELFTEST_SKIP makes selftest_steer() say yes at once when no check is to fail.
+ * KVPIN_SELFTEST_SKIP makes selftest_allows() say yes at once when no check is to fail.
  */
 #ifndef KERN_SELFTEST_H
 #define KERN_SELFTEST_H
@@ -68,10 +68,11 @@ const struct selftest *selftest_problem(const struct selftest *t, unsigned int n
 					enum selftest_path path);
 
 /**
- * selftest_steer() - may the steer path be used? Runs checks until one says no
+ * selftest_allows() - may the path be used? Runs its checks until one says no, without those that
+ * opening the path is itself
  * @why: then "CHECK: what was found; fix: what to do"
  */
-bool selftest_steer(char *why, size_t why_bytes);
+bool selftest_allows(enum selftest_path path, char *why, size_t why_bytes);
 
 /**
  * selftest_kernel_parse() - which kernel is it?

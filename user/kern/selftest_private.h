@@ -57,7 +57,7 @@ typedef void selftest_check(struct selftest_bench *b, struct selftest *t);
 selftest_check selftest_kernel_version, selftest_privileges, selftest_bpffs, selftest_btf;
 selftest_check selftest_unprivileged, selftest_cpus, selftest_libbpf, selftest_early_demux;
 /* user/kern/selftest_splice.c */
-selftest_check selftest_tc;
+selftest_check selftest_tc, selftest_ipsec;
 /* user/kern/selftest_link.c */
 selftest_check selftest_loopback, selftest_programs, selftest_sockmap_link;
 /* user/kern/selftest_flow.c: how bytes move */

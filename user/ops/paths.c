@@ -15,7 +15,7 @@ static int steer_start(struct paths *p, const struct config *c, uid_t uid, gid_t
 
 	if (c->path != PATH_AUTO && c->path != PATH_STEER)
 		return 0;
-	if (selftest_steer(why, why_bytes))
+	if (selftest_allows(SELFTEST_PATH_STEER, why, why_bytes))
 		rc = steer_open(&p->steer, c, uid, gid, why, why_bytes);
 	if (!rc || c->path == PATH_STEER || rc == -EBUSY)
 		return rc;
@@ -28,12 +28,12 @@ static int steer_start(struct paths *p, const struct config *c, uid_t uid, gid_t
 static int splice_start(struct paths *p, const struct config *c, uid_t uid, gid_t gid, char *why,
 			unsigned int why_bytes)
 {
-	int rc;
+	int rc = -EOPNOTSUPP, backends_fd = p->steer ? kern_backends_fd(steer_kern(p->steer)) : -1;
 
 	if (c->path != PATH_SPLICE && c->path != PATH_AUTO)
 		return 0;
-	rc = splice_open(&p->splice, c, p->steer ? kern_backends_fd(steer_kern(p->steer)) : -1, uid,
-			 gid, why, why_bytes);
+	if (selftest_allows(SELFTEST_PATH_SPLICE, why, why_bytes))
+		rc = splice_open(&p->splice, c, backends_fd, uid, gid, why, why_bytes);
 	if (!rc && p->steer)
 		steer_beside_splice(p->steer);
 	if (!rc || c->path == PATH_SPLICE || rc == -EBUSY)

@@ -13,7 +13,7 @@
 
 #include "kvpin_abi.h"
 
-#define KVPIN_SPLICE_VERSION 4
+#define KVPIN_SPLICE_VERSION 5
 
 /*
  * The word of a connection to a server: two mode bits, below them a number for each time that it

@@ -88,6 +88,7 @@ static void reads_print_tables(void **state)
 		    "taken_back\":7,"
 		    "\"path_refused\":{\"no_pin\":3,\"bulk\":1},"
 		    "\"splice_refused\":{\"raced\":2},\"splice_devices\":[\"lo\",\"eth0\"],"
+		    "\"splice_inherited\":6,"
 		    "\"steer_queued_bytes\":4096,\"config_reloads\":5}",
 		    request, out, err),
 		CLI_OK);
@@ -114,6 +115,7 @@ static void reads_print_tables(void **state)
 				 "not steered       no_pin 3, bulk 1\n"
 				 "not spliced       raced 2\n"
 				 "splices on        lo, eth0\n"
+				 "inherited         6\n"
 				 "queued            4.1 KB\n"
 				 "reloads           5\n");
 	assert_int_equal(ask("backends", "200 OK",

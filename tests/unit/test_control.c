@@ -40,6 +40,7 @@ static void shows_the_status(void **state)
 	assert_int_equal(num(body, "splice_back"), 0);
 	assert_int_equal(json_object_size(json_object_get(body, "splice_refused")), 0);
 	assert_int_equal(json_array_size(json_object_get(body, "splice_devices")), 0);
+	assert_int_equal(num(body, "splice_inherited"), 0);
 	assert_int_equal(num(body, "workers"), WORKERS);
 	assert_int_equal(num(body, "connections"), 5);
 	assert_int_equal(num(body, "sessions"), 1);

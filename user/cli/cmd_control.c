@@ -62,7 +62,7 @@ static void print_status(const json_t *answer)
 		{"not steered", "path_refused", TABLE_TEXT, NULL},
 		{"not spliced", "splice_refused", TABLE_TEXT, NULL},
 		{"splices on", "splice_devices", TABLE_TEXT, NULL},
-		{"streams inherited", "splice_inherited", TABLE_NUMBER, "0"},
+		{"inherited", "splice_inherited", TABLE_NUMBER, NULL},
 		{"queued", "steer_queued_bytes", TABLE_BYTES, NULL},
 		{"reloads", "config_reloads", TABLE_NUMBER, NULL},
 	};

@@ -372,6 +372,9 @@ void balancer_drain(struct balancer *b)
 
 bool balancer_idle(const struct balancer *b)
 {
+	for (unsigned int i = 0; i < b->nr_workers; i++)
+		if (!atomic_load(&b->worker[i]->closed))
+			return false;
 	return atomic_load(&b->connections) == 0;
 }
 

@@ -111,7 +111,7 @@ const struct config *balancer_config(const struct balancer *b);
 /** balancer_drain() - stop accepting, close idle connections, let exchanges finish; main thread */
 void balancer_drain(struct balancer *b);
 
-/** balancer_idle() - has every client connection ended? */
+/** balancer_idle() - is a drain over: every listener closed, every client connection ended? */
 bool balancer_idle(const struct balancer *b);
 
 /** balancer_halt() - cut what is left and end the workers; the tables stay; main thread */

@@ -112,6 +112,7 @@ static void worker_drain(struct worker *w)
 	if (w->draining)
 		return;
 	listeners_close(w);
+	atomic_store(&w->closed, true);
 	w->draining = true;
 	list_for_each_safe (at, next, &w->conns)
 		conn_drain(container_of(at, struct conn, link));

@@ -32,6 +32,7 @@ struct worker {
 	uv_loop_t loop;
 	uv_async_t wake;
 	_Atomic bool drain, stop; /* asked for by the main thread */
+	_Atomic bool closed;	  /* so it was: the listeners, and their last client is counted */
 	bool draining;
 	unsigned int nr_listen;
 	struct sock listen[LISTEN_MAX];

@@ -38,7 +38,9 @@
 #include "ops/restart_watch.h"
 #include "ops/session_file.h"
 
-#define TICK_MS	  100
+#define TICK_MS 100
+/* How often a drain looks whether it is over. */
+#define DRAIN_MS  5
 #define WHY_BYTES RELOAD_TEXT_MAX
 enum daemon_signal { SIGNAL_TERM, SIGNAL_INT, SIGNAL_HUP, SIGNAL_NR };
 
@@ -68,7 +70,7 @@ struct daemon {
 
 	uv_loop_t loop;
 	uv_signal_t signal[SIGNAL_NR];
-	uv_timer_t tick;
+	uv_timer_t tick, drain;
 	uv_async_t ask;
 	struct reload asked; /* by other threads */
 	bool draining;
@@ -146,8 +148,12 @@ static void on_tick(uv_timer_t *timer)
 	pthread_rwlock_unlock(&d->lock);
 	key_watch_tick(&d->watch, &d->balancer);
 	restart_watch_tick(&d->restarts, &d->balancer);
-	if (!d->draining)
-		return;
+}
+
+static void on_drain(uv_timer_t *timer)
+{
+	struct daemon *d = timer->data;
+
 	if (balancer_idle(&d->balancer)) {
 		LOG(INFO, "drained");
 		uv_stop(&d->loop);
@@ -181,9 +187,7 @@ static void on_signal(uv_signal_t *handle, int number)
 	d->draining = true;
 	d->deadline_ms = balancer_now_ms() + drain_ms;
 	balancer_drain(&d->balancer);
-	/* Whether it is idle is asked a whole tick from now: by then the workers have closed their
-	 * listeners, and a client accepted at the last moment is counted. */
-	uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+	uv_timer_start(&d->drain, on_drain, DRAIN_MS, DRAIN_MS);
 }
 
 static int loop_start(struct daemon *d, char *why, unsigned int why_bytes)
@@ -195,7 +199,8 @@ static int loop_start(struct daemon *d, char *why, unsigned int why_bytes)
 		d->signal[i].data = d;
 	}
 	uv_timer_init(&d->loop, &d->tick);
-	d->tick.data = d;
+	uv_timer_init(&d->loop, &d->drain);
+	d->tick.data = d->drain.data = d;
 	d->ask.data = d;
 	rc = uv_async_init(&d->loop, &d->ask, on_ask);
 	for (int i = 0; !rc && i < SIGNAL_NR; i++)

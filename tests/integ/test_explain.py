@@ -25,9 +25,9 @@ backends:
 """
 
 
-def offline(tmp_path, request, *words, share="0", code=0):
+def offline(tmp_path, request, *words, share="0", code=0, text=CONFIG):
     config, file = tmp_path / "kvpin.yaml", tmp_path / "request"
-    config.write_text(CONFIG.format(control=tmp_path / "none.sock", share=share))
+    config.write_text(text.format(control=tmp_path / "none.sock", share=share))
     file.write_bytes(request.encode("latin-1"))
     out = subprocess.run([KVPIN, "explain", "--config", str(config), "--request", str(file), *words],
                          capture_output=True, text=True, timeout=20)
@@ -131,6 +131,19 @@ def test_a_dry_run_knows_what_the_sessions_file_knows(tmp_path, cache):
     assert (told["reason"], told["backend"], told["pin"], told["turns"]) == (
         "pinned", "gpu0", "gpu0", 3)
     assert told["pin_cold"] == (cache == "lost")
+
+
+@pytest.mark.parametrize("parents", ["gpu0", "gpu1"])
+def test_a_dry_run_of_a_sidecar_avoids_its_parents_server(tmp_path, parents):
+    parent = json.loads(offline(tmp_path, REQUEST, "--json"))["decisions"][0]["session"]
+    address = {"gpu0": "127.0.0.1:8081", "gpu1": "127.0.0.1:8082"}[parents]
+    now = f"{time.time():.3f}"
+    (tmp_path / "none.sessions.state").write_text(
+        f"kvpin-sessions 2\n{parent} {parents} {address} {now} {now} 3 1 4000 50 0 warm kept\n")
+    sidecar = REQUEST.replace("X-Session-Id: abc", "X-Session-Id: title\r\nX-Parent: abc")
+    text = CONFIG + "affinity: {{parent: X-Parent, sidecar: avoid}}\nplacement: hash\n"
+    told = json.loads(offline(tmp_path, sidecar, "--json", text=text))["decisions"][0]
+    assert told["backend"] != parents  # by its hash alone it would be one of the two
 
 
 def test_offline_and_online_agree(start, tmp_path):

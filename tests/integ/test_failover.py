@@ -2,6 +2,7 @@
 """Servers that refuse, reset, vanish, hang and come back: who is asked next, and who never twice."""
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -32,6 +33,43 @@ def server_of(client, session):
                                                         "X-Session-Id": session})
     assert status == 200
     return fields["x-sim-server"]
+
+
+def test_a_host_out_of_descriptors_takes_no_server_down(start):
+    """What kvpin itself lacks says nothing of the servers: their sessions stay where they are."""
+    kvpin = start.kvpin(start.sims(2), *NO_CHECKS)
+    old, new = start.client(kvpin), start.client(kvpin)
+    home = server_of(old, "a")
+    server_of(new, "b")  # both connections have been accepted
+    limits = resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # no descriptor is free
+    for session in ("c", "d", "e"):
+        status, fields, body = new.request("GET", "/json", {"X-Session-Id": session})
+        if status == 200:  # over the connection that it has
+            continue
+        assert (status, fields["retry-after"]) == (503, "1")
+        assert json.loads(body)["error"]["code"] == "out_of_connections"
+    assert kvpin.output().count('msg="cannot connect to servers"') >= 1
+    resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE, limits)
+    assert {b["state"] for b in kvpin.status("backends")["backends"]} == {"up"}
+    assert "backend down" not in kvpin.output()
+    assert server_of(start.client(kvpin), "a") == home
+    assert server_of(new, "f") in ("gpu0", "gpu1")
+    moves = {v for k, v in kvpin.metrics().items() if k.startswith("kvpin_session_moves_total")}
+    assert moves == {0}
+
+
+def test_checks_that_a_host_cannot_make_take_no_server_down(start):
+    kvpin = start.kvpin(start.sims(2), "--health-interval", "500ms", "--health-timeout",
+                        "500ms")
+    client = start.client(kvpin)
+    home = server_of(client, "a")
+    limits = resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    kvpin.wait_line(r'msg="(cannot check servers|backend down)"')
+    resource.prlimit(kvpin.pid, resource.RLIMIT_NOFILE, limits)
+    assert "backend down" not in kvpin.output()
+    assert server_of(client, "a") == home
 
 
 def fail_with(how, after=0):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Several balancers in front of the same servers: each honours the pins that the others made."""
+import itertools
 import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -236,6 +238,40 @@ def test_a_server_is_known_by_name_and_address(group):
     assert sorted(row["backend"] for row in pins(b).values()) == ["gpu1", "gpu2"]
     assert total(b, "kvpin_peer_unknown_total") >= 1
     assert turn(b, "on-gpu2") == "gpu2"
+
+
+def test_pins_on_a_new_server_are_told_behind_the_server(start):
+    """A reload hands out the slot, and requests come to it, before the reload is over; the other
+    balancer would not know whom the pins mean, and for a minute nobody would tell it again."""
+    port = start.sim("all", listen="0.0.0.0:0").addr[1]
+    rows = [f'  - {{name: g{i}, address: "127.0.0.{i + 1}:{port}"}}\n' for i in range(20)]
+    g = Group(start, [])
+    files = [start.tmp / "a.yaml", start.tmp / "b.yaml"]
+    files[0].write_text("backends:\n" + rows[0])
+    files[1].write_text("backends:\n" + "".join(rows))
+    a, b = (g.run(i, "--config", str(files[i])) for i in range(2))
+    g.wait_up()
+    over = threading.Event()
+
+    def sessions():
+        client = Client(a.addr)
+        for i in itertools.count():
+            if over.is_set():
+                break
+            assert client.request("GET", "/json", {"X-Session-Id": f"s{i}"})[0] == 200
+        client.close()
+
+    thread = threading.Thread(target=sessions, daemon=True)
+    thread.start()
+    for nr in range(2, len(rows) + 1):
+        files[0].write_text("backends:\n" + "".join(rows[:nr]))
+        out = subprocess.run([KVPIN, "reload", "--control", a.control], capture_output=True,
+                             text=True, timeout=20)
+        assert out.returncode == 0, out.stderr
+        wait_until(lambda: b.status("backends")["backends"][nr - 1]["sessions"] > 0)
+    over.set()
+    thread.join(10)
+    assert total(b, "kvpin_peer_unknown_total") == 0
 
 
 def test_a_use_at_one_keeps_the_pin_alive_at_the_other(group):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Reloads, alone and under traffic: what changes, what stays, and that no request is lost."""
+import json
 import signal
 import threading
 import time
@@ -7,8 +8,9 @@ import time
 import pytest
 import xxhash
 
-from harness import Client, wait_until
+from harness import NO_CHECKS, Client, wait_until
 from ops_help import Alias, Config, Stream, reload, server_of
+from test_drain import command
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -74,6 +76,32 @@ def test_what_needs_a_restart_is_said_as_long_as_it_does(start, key, value, othe
                       (value, "reloaded\n")):
         config.write({sims[0]: 1}, f"{text}{key}: {now}\n")
         assert reload(kvpin).stdout == note
+
+
+def test_a_reload_that_fails_late_changes_nothing(start):
+    """It is found out only at the table of servers that there is no room for them: those that were
+    removed and still have sessions count. By then nothing of it may be in force."""
+    sim = start.sims(1)[0]
+    few, many = 1024, 'affinity: {keys: [{header: X-Session-Id}, {prefix: {max: 100000}}]}\n'
+    config = Config(start, {sim: 1, **{Alias(f"a{i}", f"127.9.0.1:{i + 1}"): 1
+                                       for i in range(40)}}, many)
+    kvpin = config.start(start, *NO_CHECKS)
+    for i in range(40):
+        command(kvpin, "pin", f"s{i}", f"a{i}")
+    config.write({sim: 1, **{Alias(f"b{i}", f"127.9.0.2:{i + 1}"): 1 for i in range(40)}},
+                 many.replace("100000", str(few)))
+    assert "no free slot" in reload(kvpin).stderr
+    config.write({sim: 1}, many)
+    assert reload(kvpin).returncode == 0  # the servers that do not answer are out of the way
+    config.write({sim: 1, **{Alias(f"b{i}", f"127.9.0.2:{i + 1}"): 1 for i in range(40)}},
+                 many.replace("100000", str(few)))
+    assert "no free slot" in reload(kvpin).stderr
+    client = start.client(kvpin)
+    for i in range(few // 64 + 4):
+        body = json.dumps({"messages": [{"role": "user", "content": f"{i:09d} " * 2000}],
+                           "max_tokens": 1}).encode()
+        assert client.request("POST", "/v1/chat/completions", {}, body)[0] == 200
+    assert kvpin.metrics()["kvpin_prefix_nodes"] > few
 
 
 def test_a_reload_changes_limits_and_deadlines_of_connections_that_are_open(start):

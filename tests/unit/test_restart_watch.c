@@ -6,6 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 #include <cmocka.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -264,6 +267,40 @@ static void a_loss_that_is_known_already_is_not_told_twice(void **state)
 	assert_int_equal(shared.epoch, 2);
 }
 
+/* In a network of its own. Exit status 0: as it should be. */
+static int nonlocal_child(void)
+{
+	struct addr here = address("127.0.0.1:8081"), elsewhere = address("10.9.9.2:8081");
+	struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = unshare(CLONE_NEWNET) ? -1 : socket(AF_INET, SOCK_DGRAM, 0);
+	FILE *f;
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo))
+		return 77;
+	f = fopen("/proc/sys/net/ipv4/ip_nonlocal_bind", "w");
+	if (!f || fputs("1\n", f) < 0 || fclose(f))
+		return 77;
+	return !listeners_local(&here) || listeners_local(&elsewhere);
+}
+
+/* Hosts that share an address (VRRP) may bind to it while the other one has it. A server there is
+ * not restarted when something here that listens on the same port is. */
+static void an_address_that_could_be_bound_is_not_therefore_here(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(nonlocal_child());
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77) {
+		print_message("SKIP: no network of its own, only root gets one\n");
+		skip();
+	}
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +313,7 @@ int main(void)
 		cmocka_unit_test(a_first_look_is_no_restart),
 		cmocka_unit_test(the_list_needs_no_privilege),
 		cmocka_unit_test(a_loss_that_is_known_already_is_not_told_twice),
+		cmocka_unit_test(an_address_that_could_be_bound_is_not_therefore_here),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);

@@ -262,10 +262,37 @@ static int request_key(const struct config *c, const struct kvpin_head *h, const
 	return rc;
 }
 
+/* A sidecar call that is to keep away from its parent's server: where is that session? */
+static uint64_t request_avoids(struct balancer *b, const struct kvpin_head *h, const char *text,
+			       const struct decide_input *in)
+{
+	const struct affinity_config *a = &balancer_config(b)->affinity;
+	struct session_txn txn;
+	struct key_text key;
+	const uint8_t *value;
+	uint64_t parent, slots = 0;
+	size_t len;
+
+	if (!a->parent[0] || a->sidecar != SIDECAR_AVOID)
+		return 0;
+	value = key_header_value((const uint8_t *)text, h->pos, a->parent, &len);
+	if (!value)
+		return 0;
+	key_text_begin(&key);
+	key_text_add(&key, value, len);
+	if (!key_text_end(&key, &parent) || (in->keyed && in->session == parent))
+		return 0;
+	if (session_begin(b->sessions, parent, balancer_now_ms(), &txn))
+		slots = 1ULL << txn.session.backend;
+	session_abort(&txn);
+	return slots;
+}
+
 /* The request in a decision's terms. */
-static int request_read(const struct config *c, const char *path, struct decide_input *in,
+static int request_read(struct balancer *b, const char *path, struct decide_input *in,
 			struct explain_record *r, char *why)
 {
+	const struct config *c = balancer_config(b);
 	struct kvpin_head h;
 	size_t len;
 	char *text = file_read(path, &len, why);
@@ -289,6 +316,7 @@ static int request_read(const struct config *c, const char *path, struct decide_
 		goto out;
 	}
 	in->guard.context = h.flags & KVPIN_HEAD_LENGTH ? h.content_length : len - h.pos;
+	in->avoided = request_avoids(b, &h, text, in);
 out:
 	free(text);
 	return ret;
@@ -304,8 +332,8 @@ static void session_look(struct balancer *b, struct decide_input *in, struct exp
 	if (session_begin(b->sessions, in->session, now_ms, &txn)) {
 		in->pin = txn.session.backend;
 		in->guard.idle_ms = (uint32_t)(now_ms - txn.session.last_used_ms);
-		in->guard.cold = txn.session.generation !=
-				 backend_generation(&b->backends.slot[in->pin]);
+		in->guard.cold =
+			txn.session.generation != backend_generation(&b->backends.slot[in->pin]);
 		r->cold = in->guard.cold;
 		r->turns = txn.session.turns;
 	}
@@ -325,10 +353,10 @@ static json_t *explain_offline(struct balancer *b, const char *path, char *why)
 	}
 	in->pin = SESSION_NO_BACKEND;
 	decide_configure(in, c);
-	if (request_read(c, path, in, r, why))
-		goto out;
 	if (config_session_state(c))
 		session_file_load(config_session_state(c), b, NULL);
+	if (request_read(b, path, in, r, why))
+		goto out;
 	session_look(b, in, r);
 	in->guard.control = in->keyed && guard_control(in->session, c->experiment_milli);
 	decide_view(in, &b->backends, b->sessions, balancer_now_ms());

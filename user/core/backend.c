@@ -346,6 +346,12 @@ bool backend_report_check(struct backend *b, bool ok, uint32_t rise, uint32_t fa
 	       backend_go_down(b, BACKEND_CAUSE_CHECK, now_ms);
 }
 
+bool backend_blameless(int err)
+{
+	return err == EMFILE || err == ENFILE || err == ENOBUFS || err == ENOMEM || err == ENOSPC ||
+	       err == EADDRNOTAVAIL;
+}
+
 bool backend_take(struct backend *b)
 {
 	uint32_t slots = atomic_load_explicit(&b->slots, memory_order_relaxed);

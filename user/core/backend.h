@@ -123,6 +123,14 @@ static inline void backend_inflight_add(struct backend *b, int n)
 }
 
 /**
+ * backend_blameless() - did a connect fail because this host lacks descriptors, ports or memory?
+ * @err: errno of socket(), connect() or what surrounds them
+ *
+ * That says nothing of the server, and to take servers out for it would move all their sessions.
+ */
+bool backend_blameless(int err);
+
+/**
  * backend_take() - count one more request in flight if there is a free slot, in one step
  *
  * The kernel programs count in the same way. Returns false, and counts nothing, when all slots are

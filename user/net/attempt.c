@@ -53,6 +53,14 @@ static void request_rewind(struct exchange *x)
 	x->close_upstream = false;
 }
 
+static void attempt_short(struct conn *c, int err)
+{
+	worker_short(c->worker, "cannot connect to servers", err);
+	exchange_reply(c, OUTCOME_UNREACHABLE, 503,
+		       "The balancer is out of connections to model servers.", "out_of_connections",
+		       1);
+}
+
 static void server_failed(struct conn *c, enum backend_cause cause, int err)
 {
 	struct balancer *b = c->worker->balancer;
@@ -137,6 +145,10 @@ void attempt_dispatch(struct conn *c)
 		err = upstream_get(c, x->backend, fresh);
 		if (!err)
 			break;
+		if (backend_blameless(-err)) {
+			attempt_short(c, -err);
+			return;
+		}
 		server_failed(c, BACKEND_CAUSE_REFUSED, -err);
 		dispatch_release(c);
 	}
@@ -168,6 +180,10 @@ void attempt_again(struct conn *c, enum backend_cause cause, int err)
 			return;
 		}
 		cause = BACKEND_CAUSE_REFUSED;
+	}
+	if (cause == BACKEND_CAUSE_REFUSED && backend_blameless(err)) {
+		attempt_short(c, err);
+		return;
 	}
 	server_failed(c, cause, err);
 	if (!x->held) {

@@ -194,21 +194,33 @@ static void free_retired(struct balancer *b, uint64_t now_ms, bool all)
 
 static uint64_t random_secret(void);
 
-/* The index of prefixes, made when it is first asked for and kept from then on. Returns the cap in
- * force, or -ENOMEM. */
-static int64_t prefix_setup(struct balancer *b, const struct config *c)
+/* The index of prefixes, made when it is first asked for and kept from then on. Changes nothing of
+ * one that is there. Returns 0 or -ENOMEM. */
+static int prefix_make(struct balancer *b, const struct config *c, char *why,
+		       unsigned int why_bytes)
+{
+	struct prefix_index *p;
+
+	if (config_key_index(c, KEY_PREFIX) == KEY_NONE || atomic_load(&b->prefix))
+		return 0;
+	p = prefix_index_new(c->affinity.prefix.max, c->affinity.prefix.ttl_ms, random_secret());
+	if (!p) {
+		snprintf(why, why_bytes, "prefix.max: no memory for %u nodes",
+			 c->affinity.prefix.max);
+		return -ENOMEM;
+	}
+	atomic_store(&b->prefix, p);
+	return 0;
+}
+
+/* Returns the cap in force. */
+static uint32_t prefix_limits(struct balancer *b, const struct config *c)
 {
 	struct prefix_index *p = atomic_load(&b->prefix);
 
-	if (config_key_index(c, KEY_PREFIX) == KEY_NONE)
+	if (!p || config_key_index(c, KEY_PREFIX) == KEY_NONE)
 		return c->affinity.prefix.max;
-	if (p)
-		return prefix_index_limits(p, c->affinity.prefix.max, c->affinity.prefix.ttl_ms);
-	p = prefix_index_new(c->affinity.prefix.max, c->affinity.prefix.ttl_ms, random_secret());
-	if (!p)
-		return -ENOMEM;
-	atomic_store(&b->prefix, p);
-	return c->affinity.prefix.max;
+	return prefix_index_limits(p, c->affinity.prefix.max, c->affinity.prefix.ttl_ms);
 }
 
 static void restart_note(const struct config *c, uint32_t cap, uint32_t prefix_cap, char *why,
@@ -226,8 +238,7 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 	const struct config *old = atomic_load(&b->config);
 	struct retired *r = malloc(sizeof(*r));
 	uint64_t now_ms = balancer_now_ms();
-	int64_t prefix_cap;
-	uint32_t cap;
+	uint32_t cap, prefix_cap;
 	int err;
 
 	if (!r) {
@@ -241,12 +252,10 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 		free(r);
 		return -EAGAIN;
 	}
-	prefix_cap = prefix_setup(b, c);
-	if (prefix_cap < 0) {
-		snprintf(why, why_bytes, "prefix.max: no memory for %u nodes",
-			 c->affinity.prefix.max);
+	err = prefix_make(b, c, why, why_bytes);
+	if (err) {
 		free(r);
-		return -ENOMEM;
+		return err;
 	}
 	err = backend_table_apply(&b->backends, c, b->sessions, now_ms);
 	if (err) {
@@ -257,6 +266,8 @@ int balancer_reload(struct balancer *b, struct config *c, char *why, unsigned in
 		free(r);
 		return err;
 	}
+	/* Nothing fails from here on, and nothing was changed before. */
+	prefix_cap = prefix_limits(b, c);
 	cap = session_table_limits(b->sessions, c->session_max, c->session_ttl_ms);
 	restart_note(c, cap, prefix_cap, why, why_bytes);
 	apply_health(b, c);
@@ -307,16 +318,12 @@ int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int 
 						     : NULL);
 	apply_health(b, c);
 	b->sessions = session_table_new(c->session_max, c->session_ttl_ms, random_secret());
-	if (!b->sessions) {
+	if (!b->sessions)
 		snprintf(why, why_bytes, "sessions.max: no memory for %u sessions", c->session_max);
+	if (!b->sessions || prefix_make(b, c, why, why_bytes)) {
+		session_table_free(b->sessions);
 		pressure_fini(&b->pressure);
 		wait_queues_fini(&b->wait);
-		return -ENOMEM;
-	}
-	if (prefix_setup(b, c) < 0) {
-		snprintf(why, why_bytes, "prefix.max: no memory for %u nodes",
-			 c->affinity.prefix.max);
-		session_table_free(b->sessions);
 		return -ENOMEM;
 	}
 	if (b->steer) {

@@ -24,6 +24,23 @@
 /* How long the listeners rest when nothing can be accepted. */
 #define ACCEPT_PAUSE_MS 20
 
+/* At the limit every client meets it. */
+#define SHORT_SAY_MS 1000
+
+void worker_short(struct worker *w, const char *what, int err)
+{
+	uint64_t now_ms = uv_now(&w->loop);
+
+	if (now_ms < w->short_ms)
+		return;
+	w->short_ms = now_ms + SHORT_SAY_MS;
+	LOG(WARN, what, F_STR("error", strerror(err)),
+	    F_STR("fix", err == EADDRNOTAVAIL
+				 ? "more local ports: net.ipv4.ip_local_port_range, or more servers"
+				 : "lower limits.connections, or raise the limit of descriptors "
+				   "(ulimit -Hn, LimitNOFILE=)"));
+}
+
 static void listeners_want(struct worker *w, int events)
 {
 	for (unsigned int i = 0; i < w->nr_listen; i++)
@@ -64,7 +81,7 @@ static bool accept_one(struct worker *w, int listen_fd)
 	case ENFILE:
 	case ENOBUFS:
 	case ENOMEM:
-		LOG(WARN, "cannot accept", F_STR("error", strerror(errno)));
+		worker_short(w, "cannot accept", errno);
 		accept_rest(w);
 		return false;
 	default:

@@ -38,6 +38,7 @@ struct worker {
 	struct sock listen[LISTEN_MAX];
 	unsigned int accept_batch;
 	uv_timer_t accept_pause; /* out of descriptors: try again a little later */
+	uint64_t short_ms;	 /* when worker_short() may speak again */
 	struct list conns;
 	struct wait_worker wait;
 	struct explain_ring *explain;
@@ -65,6 +66,9 @@ int worker_start(struct worker *w);
 
 /** worker_wake() - make it look at drain, stop and the published configuration; any thread */
 void worker_wake(struct worker *w);
+
+/** worker_short() - log that this host has not enough for @what, at most once a second */
+void worker_short(struct worker *w, const char *what, int err);
 
 /** worker_free() - wait for the thread (stop must be set) and free all; NULL is fine */
 void worker_free(struct worker *w);

@@ -13,6 +13,7 @@
 #include "ops/health.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,9 @@ struct health_settings {
 	char start_metric[METRIC_NAME_MAX];
 };
 
+/* "Cannot check" is said at most that often. */
+#define SHORT_SAY_MS 1000
+
 /* A page of vLLM's has some 100 KB. */
 #define METRICS_PAGE_MAX (1024 * 1024)
 
@@ -45,6 +49,7 @@ struct check {
 	struct addr addr;
 	char name[BACKEND_NAME_MAX];
 	char error[CURL_ERROR_SIZE];
+	int socket_err; /* errno of socket(), which curl does not tell */
 	/* The question after a good answer: when was it started? */
 	bool asks_start;
 	size_t page_bytes;
@@ -62,6 +67,7 @@ struct health {
 	atomic_bool changed;
 	/* From here on the thread's own. */
 	struct health_settings set;
+	uint64_t short_ms; /* when "cannot check" may be said again */
 	struct check check[BACKENDS_MAX];
 };
 
@@ -88,6 +94,15 @@ static size_t body_scan(char *data, size_t size, size_t nr, void *arg)
 	return size * nr;
 }
 
+static curl_socket_t socket_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+	struct check *k = arg;
+	int fd = socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+
+	k->socket_err = fd < 0 ? errno : 0;
+	return fd < 0 ? CURL_SOCKET_BAD : fd;
+}
+
 static void check_cancel(struct health *h, struct check *k)
 {
 	if (k->running)
@@ -103,7 +118,10 @@ static void check_ask(struct health *h, struct check *k, const char *path)
 	snprintf(url, sizeof(url), "http://%s%s%s", addr_format(&k->addr, text),
 		 path[0] == '/' ? "" : "/", path);
 	k->error[0] = '\0';
+	k->socket_err = 0;
 	curl_easy_reset(k->easy);
+	curl_easy_setopt(k->easy, CURLOPT_OPENSOCKETFUNCTION, socket_open);
+	curl_easy_setopt(k->easy, CURLOPT_OPENSOCKETDATA, k);
 	curl_easy_setopt(k->easy, CURLOPT_URL, url);
 	curl_easy_setopt(k->easy, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(k->easy, CURLOPT_PROTOCOLS_STR, "http");
@@ -190,15 +208,32 @@ static void start_finish(struct health *h, struct check *k, bool ok)
 		    F_STR("address", addr_format(&k->addr, text)), F_STR("started", k->started));
 }
 
+/* No check came about, for want of something here: no word on the server. */
+static bool check_blameless(struct health *h, const struct check *k, CURLcode code, int err)
+{
+	uint64_t now_ms = balancer_now_ms();
+
+	if ((code != CURLE_COULDNT_CONNECT || !backend_blameless(err)) &&
+	    code != CURLE_OUT_OF_MEMORY)
+		return false;
+	if (now_ms >= h->short_ms)
+		LOG(WARN, "cannot check servers", F_STR("backend", k->name),
+		    F_STR("error", code == CURLE_OUT_OF_MEMORY ? "out of memory" : strerror(err)));
+	if (now_ms >= h->short_ms)
+		h->short_ms = now_ms + SHORT_SAY_MS;
+	return true;
+}
+
 static void check_finish(struct health *h, struct check *k, CURLcode code)
 {
 	struct backend *b = &h->balancer->backends.slot[k->slot];
 	char why[CURL_ERROR_SIZE], text[ADDR_TEXT_MAX];
+	long status = 0, os_errno = 0;
 	bool changed = false;
-	long status = 0;
 	bool ok;
 
 	curl_easy_getinfo(k->easy, CURLINFO_RESPONSE_CODE, &status);
+	curl_easy_getinfo(k->easy, CURLINFO_OS_ERRNO, &os_errno);
 	curl_multi_remove_handle(h->multi, k->easy);
 	k->running = false;
 	ok = code == CURLE_OK && status >= 200 && status <= 299;
@@ -206,6 +241,8 @@ static void check_finish(struct health *h, struct check *k, CURLcode code)
 		start_finish(h, k, ok);
 		return;
 	}
+	if (check_blameless(h, k, code, k->socket_err ? k->socket_err : (int)os_errno))
+		return;
 
 	pthread_rwlock_rdlock(h->lock);
 	if (check_current(k, b) && code == CURLE_COULDNT_CONNECT)

@@ -20,6 +20,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "kern/device.h"
+
 /* The kernel fills a message while it is asked for it: it does not wait for anybody. */
 #define ANSWER_MS     200
 #define MESSAGE_BYTES 32768
@@ -152,19 +154,9 @@ int listeners_read(int fd, struct listeners *l)
 
 bool listeners_local(const struct addr *addr)
 {
-	struct addr any_port = *addr;
-	int fd = socket(addr->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool local;
-
-	if (fd < 0)
-		return false;
-	if (addr->sa.sa_family == AF_INET6)
-		any_port.in6.sin6_port = 0;
-	else
-		any_port.in4.sin_port = 0;
-	local = !bind(fd, &any_port.sa, any_port.len);
-	close(fd);
-	return local;
+	/* Not by bind(): with ip_nonlocal_bind, which hosts that share an address have on, it takes
+	 * every one. */
+	return device_towards(addr) == DEVICE_LOOPBACK;
 }
 
 /* How the kernel prefers this listener for a connection to @addr; 0: it gets none. */

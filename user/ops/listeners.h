@@ -54,7 +54,7 @@ void listeners_fini(struct listeners *l);
 uint32_t listeners_of(const struct listeners *l, const struct addr *addr, bool local,
 		      uint64_t cookie[LISTENERS_GROUP_MAX]);
 
-/** listeners_local() - does this host have that address? Tries it, by bind(2) */
+/** listeners_local() - does this host have that address? Asks for the route to it */
 bool listeners_local(const struct addr *addr);
 
 #endif

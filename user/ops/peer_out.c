@@ -65,11 +65,9 @@ static uint32_t put_servers(struct peer_out *o, char *to)
 	uint32_t len = 0;
 
 	o->reloads = atomic_load(&p->balancer->reloads);
-	pthread_rwlock_rdlock(p->lock);
 	for (uint32_t i = 0; i < atomic_load(&p->balancer->backends.nr); i++)
 		if (atomic_load(&p->balancer->backends.slot[i].state) != BACKEND_FREE)
 			len += put_server(&p->balancer->backends.slot[i], to + len);
-	pthread_rwlock_unlock(p->lock);
 	return len;
 }
 
@@ -198,13 +196,18 @@ static void send_batch(struct peer_out *o, uint32_t len)
 
 static void tell(struct peer_out *o, uint64_t now_ms)
 {
+	struct peers *p = o->peers;
 	uint32_t len = 0;
 
-	if (o->reloads != atomic_load(&o->peers->balancer->reloads) || (o->walking && !o->cursor))
+	/* A reload gives new servers their slots, and requests, a while before it counts itself:
+	 * their pins must not be told before the servers are. */
+	pthread_rwlock_rdlock(p->lock);
+	if (o->reloads != atomic_load(&p->balancer->reloads) || (o->walking && !o->cursor))
 		len = put_servers(o, o->batch);
 	len += put_changes(o, o->batch + len, PEER_BATCH_BYTES - len);
 	walk_again(o);
 	len += put_walk(o, o->batch + len, PEER_BATCH_BYTES - len);
+	pthread_rwlock_unlock(p->lock);
 	if (!len && now_ms >= o->since_ms + PEER_BEAT_MS) {
 		const struct peer_record beat = {.kind = PEER_BEAT};
 

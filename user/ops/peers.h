@@ -32,7 +32,7 @@ void peers_attach(struct peers *p, struct balancer *b);
 
 /**
  * peers_serve() - start the thread
- * @lock: held for reading where slots' names and addresses are read
+ * @lock: held for reading where slots' names and addresses are read and pins are told
  *
  * Returns 0 or -errno with a text in @why; NULL is fine.
  */

@@ -154,9 +154,11 @@ int listeners_read(int fd, struct listeners *l)
 
 bool listeners_local(const struct addr *addr)
 {
+	struct device_way way;
+
 	/* Not by bind(): with ip_nonlocal_bind, which hosts that share an address have on, it takes
 	 * every one. */
-	return device_towards(addr) == DEVICE_LOOPBACK;
+	return !device_towards(addr, NULL, &way) && way.ifindex == DEVICE_LOOPBACK;
 }
 
 /* How the kernel prefers this listener for a connection to @addr; 0: it gets none. */

@@ -136,18 +136,37 @@ static uint32_t put_changes(struct peer_out *o, char *to, uint32_t room)
 	return len;
 }
 
-static uint32_t put_walk(struct peer_out *o, char *to, uint32_t room)
+/* Does the peer know all servers that a pin can be on now? Under the lock. */
+static bool servers_told(const struct peer_out *o)
 {
+	return o->reloads == atomic_load(&o->peers->balancer->reloads);
+}
+
+/* A page of the walk, under the lock for no longer: a table may have a million pins. */
+static uint32_t put_page(struct peer_out *o, char *to)
+{
+	struct peers *p = o->peers;
+	uint64_t now_ms = balancer_now_ms();
 	struct session page[PAGE];
 	uint32_t stamp[PAGE], len = 0, nr;
-	uint64_t now_ms = balancer_now_ms();
 
-	while (o->walking && room - len > PAGE * PEER_LINE_MAX) {
-		nr = session_list_stamped(o->peers->balancer->sessions, now_ms, &o->cursor, page,
-					  stamp, PAGE);
-		for (uint32_t i = 0; i < nr; i++)
-			if (o->full || page[i].last_used_ms >= o->last_walk_ms)
-				len += put_pin(o, &page[i], stamp[i], now_ms, to + len);
+	pthread_rwlock_rdlock(p->lock);
+	nr = servers_told(o) ? session_list_stamped(p->balancer->sessions, now_ms, &o->cursor, page,
+						    stamp, PAGE)
+			     : 0;
+	for (uint32_t i = 0; i < nr; i++)
+		if (o->full || page[i].last_used_ms >= o->last_walk_ms)
+			len += put_pin(o, &page[i], stamp[i], now_ms, to + len);
+	pthread_rwlock_unlock(p->lock);
+	return len;
+}
+
+static uint32_t put_walk(struct peer_out *o, char *to, uint32_t room)
+{
+	uint32_t len = 0;
+
+	while (o->walking && servers_told(o) && room - len > PAGE * PEER_LINE_MAX) {
+		len += put_page(o, to + len);
 		if (o->cursor != UINT64_MAX)
 			continue;
 		o->walking = o->full = false;
@@ -202,12 +221,12 @@ static void tell(struct peer_out *o, uint64_t now_ms)
 	/* A reload gives new servers their slots, and requests, a while before it counts itself:
 	 * their pins must not be told before the servers are. */
 	pthread_rwlock_rdlock(p->lock);
-	if (o->reloads != atomic_load(&p->balancer->reloads) || (o->walking && !o->cursor))
+	if (!servers_told(o) || (o->walking && !o->cursor))
 		len = put_servers(o, o->batch);
 	len += put_changes(o, o->batch + len, PEER_BATCH_BYTES - len);
+	pthread_rwlock_unlock(p->lock);
 	walk_again(o);
 	len += put_walk(o, o->batch + len, PEER_BATCH_BYTES - len);
-	pthread_rwlock_unlock(p->lock);
 	if (!len && now_ms >= o->since_ms + PEER_BEAT_MS) {
 		const struct peer_record beat = {.kind = PEER_BEAT};
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The maps of the splice path. Sizes of 1 stand for what the loader sets (user/kern/splice.c);
+ * The maps of the splice path. Sizes of 1 stand for what the loader sets (user/kern/kern_splice.c);
  * include/ABI.md describes each map.
  */
 #ifndef SPLICE_MAPS_BPF_H

@@ -96,6 +96,9 @@ void splice_inherit(struct splice *s, struct balancer *b);
 /** splice_kern() - for what only reads: exporter, control */
 struct kern_splice *splice_kern(struct splice *s);
 
+/** splice_devices() - those that the program is attached to now; workers change them */
+void splice_devices(struct splice *s, struct device_set *devices);
+
 /** splice_worker_init() - events of this worker's connections; 0 or -errno */
 int splice_worker_init(struct worker *w, struct splice *s);
 

@@ -86,6 +86,18 @@ static void answer_over(struct conn *c, struct kvpin_splice_conn *ks, bool now)
 	}
 }
 
+/* What came ahead of its turn. */
+static void copies_free(struct conn *c)
+{
+	struct splice_copy *copy;
+
+	while ((copy = c->splice.copies)) {
+		c->splice.copies = copy->next;
+		free(copy);
+	}
+	c->splice.copies_bytes = 0;
+}
+
 /* The pair is back: what went past becomes a part of the exchange. @early: the answer goes on. */
 static void books_back(struct conn *c, bool early)
 {
@@ -97,7 +109,7 @@ static void books_back(struct conn *c, bool early)
 
 	kc->peer = 0;
 	splice_watch_route(c, false);
-	splice_copies_free(c);
+	copies_free(c);
 	answer_over(c, ks, false);
 	x->bytes_down += past;
 	x->token_ns = ks->token_ns;
@@ -275,17 +287,6 @@ void splice_settle(struct conn *c)
 }
 
 /* ---- framing that the program cannot follow ---- */
-
-void splice_copies_free(struct conn *c)
-{
-	struct splice_copy *copy;
-
-	while ((copy = c->splice.copies)) {
-		c->splice.copies = copy->next;
-		free(copy);
-	}
-	c->splice.copies_bytes = 0;
-}
 
 /* From here on the program leaves body and walked alone. */
 static bool framing_take(struct kvpin_splice_conn *ks)

@@ -63,9 +63,6 @@ bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);
  */
 void splice_watch_route(struct conn *c, bool on);
 
-/** splice_copies_free() - forget what came ahead of its turn */
-void splice_copies_free(struct conn *c);
-
 /**
  * splice_follow() - the framing of an answer that the program cannot follow any more
  * @e: a record of kind KVPIN_SPLICE_EVENT_BYTES; the bytes follow it

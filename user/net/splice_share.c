@@ -241,6 +241,13 @@ void splice_tick(struct splice *s, const struct config *config)
 	}
 }
 
+void splice_devices(struct splice *s, struct device_set *devices)
+{
+	pthread_mutex_lock(&s->lock);
+	*devices = s->kern.devices;
+	pthread_mutex_unlock(&s->lock);
+}
+
 struct kern_splice *splice_kern(struct splice *s)
 {
 	return &s->kern;

@@ -70,13 +70,15 @@ _Static_assert(KVPIN_REFUSED_NR <= 64 && KVPIN_SPLICE_REFUSED_NR <= 64, "refused
 static json_t *devices_json(const struct balancer *b)
 {
 	json_t *list = json_array();
+	struct device_set set = {0};
 	char name[IF_NAMESIZE];
 
-	for (unsigned int i = 0; b->splice && i < splice_kern(b->splice)->devices.nr; i++) {
-		int ifindex = splice_kern(b->splice)->devices.ifindex[i];
+	if (b->splice)
+		splice_devices(b->splice, &set);
+	for (unsigned int i = 0; i < set.nr; i++) {
+		bool there = if_indextoname((unsigned int)set.ifindex[i], name);
 
-		json_array_append_new(list,
-				      json_string(if_indextoname(ifindex, name) ? name : "gone"));
+		json_array_append_new(list, json_string(there ? name : "gone"));
 	}
 	return list;
 }

@@ -227,6 +227,7 @@ uint32_t steer_adopt(struct steer *s, struct balancer *b)
 void steer_beside_splice(struct steer *s)
 {
 	s->splice = true;
+	__atomic_fetch_or(&s->kern.config->flags, KVPIN_CONFIG_SPLICE, __ATOMIC_SEQ_CST);
 }
 
 void steer_configure(struct steer *s, const struct config *config)

@@ -245,6 +245,7 @@ void steer_configure(struct steer *s, const struct config *config)
 	if (s->splice)
 		flags |= KVPIN_CONFIG_SPLICE;
 	k->slow_ns = TURN_SLOW_NS;
+	k->long_bytes = config->splice.body_bytes;
 	k->budget = config->steer.budget_bytes;
 	k->budget_all = config->steer.budget_all_bytes;
 	k->head_bytes = head_bytes;

@@ -103,6 +103,7 @@ struct work {
 	struct tcp_head head;
 	struct rewrite rewrite;
 	struct packet packet;
+	__u64 used_ns; /* when this CPU last wrote that the program is of use */
 };
 
 struct {

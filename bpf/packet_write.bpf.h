@@ -13,6 +13,10 @@
 #include "packet.bpf.h"
 #include "splice_maps.bpf.h"
 
+/* AF_INET, AF_INET6: include/linux/socket.h, which is no header for programs. */
+#define FAMILY_V4 2
+#define FAMILY_V6 10
+
 /* ---- checksums: sums of 32-bit words in the packet's own byte order (RFC 1071 2(B)) ---- */
 
 static __always_inline __u32 sum_fold(__u64 sum)
@@ -267,6 +271,7 @@ static __always_inline void packet_copy_out(struct __sk_buff *skb)
 /* Out to the peer of the connection `to`. */
 static __always_inline int packet_send(struct __sk_buff *skb, const struct kvpin_splice_conn *to)
 {
+	struct bpf_redir_neigh hop = {};
 	__u8 macs[12] = {};
 
 	if (to->ifindex == LOOPBACK_IFINDEX) {
@@ -277,7 +282,15 @@ static __always_inline int packet_send(struct __sk_buff *skb, const struct kvpin
 		return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 	}
 	skb->mark = passed_mark;
-	return bpf_redirect_neigh(to->ifindex, NULL, 0, 0);
+	/* The daemon has asked for the route; the kernel would for each packet. */
+	hop.nh_family = to->hop_family;
+	if (to->hop_family) {
+		__builtin_memcpy(hop.ipv6_nh, to->hop, sizeof(hop.ipv6_nh));
+	} else {
+		hop.nh_family = skb->protocol == bpf_htons(ETH_P_IPV6) ? FAMILY_V6 : FAMILY_V4;
+		__builtin_memcpy(hop.ipv6_nh, to->remote, sizeof(hop.ipv6_nh));
+	}
+	return bpf_redirect_neigh(to->ifindex, &hop, sizeof(hop), 0);
 }
 
 #endif

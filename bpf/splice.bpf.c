@@ -20,12 +20,23 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* How exactly a successor learns when this was last of use. */
-#define USED_NS 1000000000LL
+#define USED_NS 1000000000ULL
+
+/* Once a second: apart from the hot code. */
+static __noinline int used_note(struct work *k, __u64 now)
+{
+	__u32 zero = 0;
+	struct kvpin_splice_config *config = bpf_map_lookup_elem(&splice_config, &zero);
+
+	k->used_ns = now;
+	if (config)
+		config->used_ns = now;
+	return 0;
+}
 
 SEC("tc")
 int splice_packet(struct __sk_buff *skb)
 {
-	struct kvpin_splice_config *config;
 	struct kvpin_splice_conn *x;
 	__u32 direction = 0, zero = 0, mark;
 	struct packet *p;
@@ -67,9 +78,8 @@ int splice_packet(struct __sk_buff *skb)
 	if (k->head.odd)
 		__sync_fetch_and_or(&x->flags, KVPIN_SPLICE_ODD_OPTIONS);
 	p->now = bpf_ktime_get_coarse_ns();
-	config = bpf_map_lookup_elem(&splice_config, &zero);
-	if (config && (__s64)(p->now - config->used_ns) > USED_NS)
-		config->used_ns = p->now;
+	if (p->now - k->used_ns > USED_NS)
+		used_note(k, p->now);
 	if (x->role == KVPIN_SPLICE_CLIENT)
 		return direction == KVPIN_SPLICE_IN ? client_in(skb, p, k, x)
 						    : client_out(skb, p, k, x);

@@ -13,7 +13,7 @@
 
 #include "kvpin_abi.h"
 
-#define KVPIN_SPLICE_VERSION 3
+#define KVPIN_SPLICE_VERSION 4
 
 /*
  * The word of a connection to a server: two mode bits, below them a number for each time that it
@@ -183,11 +183,12 @@ struct kvpin_splice_conn {
 	__u64 word; /* server's */
 	__be32 local[4], remote[4];
 	__be16 local_port, remote_port;
-	__u32 role;    /* enum kvpin_splice_role */
-	__u32 peer;    /* 1 + entry of the other side while TAKEN */
-	__u32 flags;   /* enum kvpin_splice_flag */
-	__u32 ifindex; /* the device towards the peer */
-	__u32 backend; /* slot */
+	__u16 role;	  /* enum kvpin_splice_role */
+	__u16 hop_family; /* of `hop`; 0: the peer itself is on the device's link */
+	__u32 peer;	  /* 1 + entry of the other side while TAKEN */
+	__u32 flags;	  /* enum kvpin_splice_flag */
+	__u32 ifindex;	  /* the device towards the peer */
+	__u32 backend;	  /* slot */
 
 	__u64 sent;		 /* behind the last byte sent to the peer */
 	__u64 received;		 /* behind the last byte seen from the peer */
@@ -229,7 +230,8 @@ struct kvpin_splice_conn {
 	__u32 base;    /* server's: its first byte's number */
 	__u64 hold_ns; /* until then the server is told of no room behind `received` */
 	__u32 counted; /* in flight at its server: who swaps it to 0 takes it off */
-	__u32 pad2[5];
+	__u32 pad2;
+	__be32 hop[4]; /* the gateway; an IPv4 one in the first word */
 };
 
 _Static_assert(sizeof(struct kvpin_splice_conn) == 320, "five cache lines");

@@ -152,6 +152,33 @@ class Rig:
         return Peer(peer.name, {4: f"{net}.2", 6: f"[{net6}:2]"},
                     {4: f"{net}.1", 6: f"[{net6}:1]"}, here)
 
+    def behind(self, peer, family=4):
+        """A namespace that only the peer, its router, is linked to; family: of the address by which
+        kvpin's host knows the router for IPv4 (RTA_GATEWAY, RTA_VIA)."""
+        self.links += 1
+        n, octet = self.links, int(self.mark) % 200 + 20
+        name = self.namespace(f"b{n}")
+        here, there = f"kv{self.mark}b{n}", f"kv{self.mark}f{n}"
+        self.link(peer.name, here, name, there)
+        net, net6 = f"10.{octet}.{n}", f"fd00:{octet:x}:{n}:"
+        with inside(peer.name):
+            ip("addr", "add", f"{net}.1/24", "dev", here)
+            ip("addr", "add", f"{net6}:1/64", "dev", here, "nodad")
+            for setting in ("ipv4/conf/all/forwarding", "ipv6/conf/all/forwarding"):
+                with open(f"/proc/sys/net/{setting}", "w") as f:
+                    f.write("1")
+        for address in (f"{net}.2/24", f"{net6}:2/64"):
+            ip("-n", name, "addr", "add", address, "dev", there,
+               *["nodad"] * (":" in address))
+        ip("-n", name, "route", "add", "default", "via", f"{net}.1")
+        ip("-n", name, "-6", "route", "add", "default", "via", f"{net6}:1")
+        ip("-n", peer.name, "-6", "route", "add", "default", "via", peer.kvpin[6].strip("[]"))
+        with inside(self.home):
+            via = peer.own[4] if family == 4 else peer.own[6].strip("[]")
+            ip("route", "add", f"{net}.0/24", "via", *["inet6"] * (family == 6), via)
+            ip("route", "add", f"{net6}:/64", "via", peer.own[6].strip("[]"))
+        return Peer(name, {4: f"{net}.2", 6: f"[{net6}:2]"}, peer.kvpin, peer.device)
+
     def close(self):
         """Returns what the wires counted."""
         counts = []

@@ -346,6 +346,44 @@ def test_a_client_whose_way_changes_to_another_device(rig, start, splices):
     assert splice.taken() - before >= 15, splice.status()
 
 
+@pytest.mark.parametrize("via", [4, 6], ids=["via-v4", "via-v6"])
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+def test_a_client_behind_a_router(rig, start, splices, family, via):
+    near = rig.peer("r")
+    client = rig.behind(near, via)
+    sim = start.sim("gpu0", "uvicorn", listen="127.0.0.1:0" if family == 4 else "[::1]:0")
+    splice = splices([sim], listen=f"{near.kvpin[family]}:0")
+    one = client.client(splice.kvpin, family)
+    start.clients.append(one)
+    use(one, family, 15)
+    assert splice.taken() >= 12, splice.status()
+
+
+def test_a_client_whose_router_changes(rig, start, splices):
+    near = rig.peer("r")
+    client = rig.behind(near)
+    splice = splices([start.sim("gpu0", "uvicorn")], listen=f"{near.kvpin[4]}:0")
+    one = client.client(splice.kvpin, 4, timeout=30)
+    start.clients.append(one)
+    one.send(request("/sse/1000/2000/150", "s"))
+    assert one.head()[0] == 200
+    splice.wait_running()
+    # Another address of the same link, of a device with a MAC of its own, is the router from now
+    # on; who goes on sending to the old one sends to nobody.
+    old, new = near.own[4], near.own[4].rpartition(".")[0] + ".3"
+    base, other = near.device.replace("h", "p"), f"kv{rig.mark}m"
+    ns = ("-n", near.name)
+    netrig.ip(*ns, "link", "add", other, "link", base, "type", "macvlan", "mode", "bridge")
+    netrig.ip(*ns, "addr", "add", f"{new}/24", "dev", other)
+    netrig.ip(*ns, "link", "set", other, "up")
+    net = client.own[4].rpartition(".")[0] + ".0/24"
+    netrig.ip("route", "replace", net, "via", new)
+    netrig.ip(*ns, "link", "set", base, "address", "02:00:00:00:00:99")
+    netrig.ip(*ns, "addr", "del", f"{old}/24", "dev", base)
+    assert len(b"".join(one.chunks())) == 150000
+    assert splice.taken() == 1, splice.status()
+
+
 class Chained:
     """A kvpin as another's server."""
 

@@ -156,7 +156,7 @@ void config_defaults(struct config *c)
 	c->steer.budget_all_bytes = 64 * MIB;
 	c->steer.holds = 256;
 	c->steer.ring_bytes = 1 * MIB;
-	c->splice.events = 8;
+	c->splice.events = 3;
 	c->splice.body_bytes = 256 * KIB;
 	c->splice.ring_bytes = 1 * MIB;
 	c->log.level = LOG_INFO;

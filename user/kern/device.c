@@ -71,48 +71,101 @@ bool device_watch_changed(int fd)
 	return changed;
 }
 
-static int answer_device(const struct nlmsghdr *n)
+/* An IPv4 route may have an IPv6 gateway, which RTA_VIA names. */
+static void answer_hop(const struct rtattr *a, int family, struct device_way *way)
+{
+	const struct rtvia *via = RTA_DATA(a);
+	size_t bytes = RTA_PAYLOAD(a);
+	const void *hop = via;
+
+	if (a->rta_type == RTA_VIA) {
+		if (bytes < sizeof(*via))
+			return;
+		family = via->rtvia_family;
+		hop = via->rtvia_addr;
+		bytes -= sizeof(*via);
+	}
+	if (bytes != (family == AF_INET6 ? 16 : 4))
+		return;
+	way->family = family;
+	memcpy(way->hop, hop, bytes);
+}
+
+static int answer_way(const struct nlmsghdr *n, struct device_way *way)
 {
 	const struct rtmsg *route = NLMSG_DATA(n);
 	int len = RTM_PAYLOAD(n);
 
-	if (route->rtm_type == RTN_LOCAL)
-		return DEVICE_LOOPBACK;
-	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, len); a = RTA_NEXT(a, len))
+	*way = (struct device_way){0};
+	if (route->rtm_type == RTN_LOCAL) {
+		way->ifindex = DEVICE_LOOPBACK;
+		return 0;
+	}
+	for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, len); a = RTA_NEXT(a, len)) {
 		if (a->rta_type == RTA_OIF)
-			return *(int *)RTA_DATA(a);
-	return -ENETUNREACH;
+			way->ifindex = *(int *)RTA_DATA(a);
+		else if (a->rta_type == RTA_GATEWAY || a->rta_type == RTA_VIA)
+			answer_hop(a, route->rtm_family, way);
+	}
+	return way->ifindex > 0 ? 0 : -ENETUNREACH;
 }
 
-int device_towards(const struct addr *to)
+struct question {
+	struct nlmsghdr n;
+	struct rtmsg r;
+	unsigned char attributes[3 * RTA_SPACE(16)];
+};
+
+static void ask_by(struct question *q, int type, const void *value, size_t bytes)
 {
-	struct {
-		struct nlmsghdr n;
-		struct rtmsg r;
-		struct rtattr a;
-		unsigned char address[16];
-	} ask = {
-		.n = {.nlmsg_type = RTM_GETROUTE, .nlmsg_flags = NLM_F_REQUEST},
-		.r = {.rtm_family = to->sa.sa_family},
-	};
+	struct rtattr *a = (struct rtattr *)((char *)q + NLMSG_ALIGN(q->n.nlmsg_len));
+
+	a->rta_type = type;
+	a->rta_len = RTA_LENGTH(bytes);
+	memcpy(RTA_DATA(a), value, bytes);
+	q->n.nlmsg_len = NLMSG_ALIGN(q->n.nlmsg_len) + RTA_SPACE(bytes);
+}
+
+static const void *ip_of(const struct addr *a)
+{
+	return a->sa.sa_family == AF_INET6 ? (const void *)&a->in6.sin6_addr : &a->in4.sin_addr;
+}
+
+static void question_write(struct question *q, const struct addr *to, const struct addr *from)
+{
+	bool v6 = to->sa.sa_family == AF_INET6;
+	size_t bytes = v6 ? 16 : 4;
+
+	memset(q, 0, sizeof(*q));
+	q->n.nlmsg_type = RTM_GETROUTE;
+	q->n.nlmsg_flags = NLM_F_REQUEST;
+	q->n.nlmsg_len = NLMSG_LENGTH(sizeof(q->r));
+	q->r.rtm_family = to->sa.sa_family;
+	q->r.rtm_dst_len = bytes * 8;
+	ask_by(q, RTA_DST, ip_of(to), bytes);
+	if (from && from->sa.sa_family == to->sa.sa_family) {
+		q->r.rtm_src_len = bytes * 8;
+		ask_by(q, RTA_SRC, ip_of(from), bytes);
+	}
+	if (v6 && to->in6.sin6_scope_id)
+		ask_by(q, RTA_OIF, &to->in6.sin6_scope_id, sizeof(to->in6.sin6_scope_id));
+}
+
+int device_towards(const struct addr *to, const struct addr *from, struct device_way *way)
+{
+	struct question ask;
 	union {
 		struct nlmsghdr n;
 		char bytes[ANSWER_BYTES];
 	} answer;
-	bool v6 = to->sa.sa_family == AF_INET6;
-	size_t bytes = v6 ? 16 : 4;
 	ssize_t len;
 	int fd, rc;
 
-	ask.r.rtm_dst_len = bytes * 8;
-	ask.a.rta_type = RTA_DST;
-	ask.a.rta_len = RTA_LENGTH(bytes);
-	ask.n.nlmsg_len = NLMSG_LENGTH(sizeof(ask.r)) + RTA_LENGTH(bytes);
-	memcpy(ask.address, v6 ? (const void *)&to->in6.sin6_addr : &to->in4.sin_addr, bytes);
+	question_write(&ask, to, from);
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	if (fd < 0)
 		return -errno;
-	rc = -EIO;
+	rc = -EPROTO;
 	len = send(fd, &ask, ask.n.nlmsg_len, 0);
 	if (len == (ssize_t)ask.n.nlmsg_len)
 		len = recv(fd, &answer, sizeof(answer), 0);
@@ -125,9 +178,9 @@ int device_towards(const struct addr *to)
 	else if (answer.n.nlmsg_type == NLMSG_ERROR)
 		rc = ((struct nlmsgerr *)NLMSG_DATA(&answer.n))->error;
 	else if (answer.n.nlmsg_type == RTM_NEWROUTE)
-		rc = answer_device(&answer.n);
+		rc = answer_way(&answer.n, way);
 	close(fd);
-	return rc ? rc : -EPROTO;
+	return rc;
 }
 
 static bool is_ethernet(int fd, const char *name)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Which network device leads where, asked of the kernel by rtnetlink. */
+/* Which network device leads where, and to whom there, asked of the kernel by rtnetlink. */
 #ifndef KERN_DEVICE_H
 #define KERN_DEVICE_H
 
@@ -35,14 +35,22 @@ bool device_watch_changed(int fd);
 /** device_has() - is it in the set? */
 bool device_has(const struct device_set *set, int ifindex);
 
+/* The way of packets to an address. */
+struct device_way {
+	int ifindex;
+	int family;	       /* of `hop`; 0: none, the address itself is on the link */
+	unsigned char hop[16]; /* the gateway; of an IPv4 one the first four bytes */
+};
+
 /**
- * device_towards() - over which device packets to an address leave
- * @to: IPv4 or IPv6
+ * device_towards() - over which device packets to an address leave, and to which gateway
+ * @to: IPv4 or IPv6; a scope id names the device of a link-local one
+ * @from: the address that they come from, for routing by it; NULL: any
+ * @way: set on success
  *
- * An address of this host is reached over lo. A few microseconds. Returns the device's index or
- * -errno.
+ * An address of this host is reached over lo. A few microseconds. Returns 0 or -errno.
  */
-int device_towards(const struct addr *to);
+int device_towards(const struct addr *to, const struct addr *from, struct device_way *way);
 
 /**
  * device_add_local() - the device that has the address; for the wildcard address, all that are up

@@ -64,24 +64,38 @@ static bool is_v4(const struct addr *a)
 	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
 }
 
-/* An IPv4 client of an IPv6 socket is asked for as what it is. */
-static int device_of(const struct addr *local, const struct addr *remote)
+/* An IPv4 address of an IPv6 socket is asked for as what it is. */
+static struct addr addr_plain(const struct addr *a, const __be32 words[4])
 {
-	struct addr to = *remote;
-	__be16 port;
+	struct addr v4 = {.len = sizeof(v4.in4), .in4 = {.sin_family = AF_INET}};
+
+	v4.in4.sin_addr.s_addr = words[0];
+	return is_v4(a) ? v4 : *a;
+}
+
+static int way_of(const struct addr *local, const struct addr *remote, struct device_way *way)
+{
+	struct addr from, to;
 	__be32 l[4], r[4];
+	__be16 port;
 
 	addr_words(local, l, &port);
 	addr_words(remote, r, &port);
-	if (!memcmp(l, r, sizeof(l)))
-		return DEVICE_LOOPBACK;
-	if (is_v4(remote)) {
-		to = (struct addr){.len = sizeof(to.in4), .in4 = {.sin_family = AF_INET}};
-		to.in4.sin_addr.s_addr = r[0];
-		if ((ntohl(r[0]) >> 24) == IN_LOOPBACKNET)
-			return DEVICE_LOOPBACK;
+	if (!memcmp(l, r, sizeof(l)) || (is_v4(remote) && (ntohl(r[0]) >> 24) == IN_LOOPBACKNET)) {
+		*way = (struct device_way){.ifindex = DEVICE_LOOPBACK};
+		return 0;
 	}
-	return device_towards(&to);
+	from = addr_plain(local, l);
+	to = addr_plain(remote, r);
+	return device_towards(&to, &from, way);
+}
+
+/* The hop first: until `ifindex` is changed too, a packet may go astray and is sent again. */
+static void way_set(struct kvpin_splice_conn *k, const struct device_way *way)
+{
+	memcpy(k->hop, way->hop, sizeof(k->hop));
+	__atomic_store_n(&k->hop_family, (uint16_t)way->family, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&k->ifindex, (uint32_t)way->ifindex, __ATOMIC_SEQ_CST);
 }
 
 static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const struct addr *remote,
@@ -92,16 +106,16 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	struct splice *sp = w->splice.splice;
 	struct kvpin_splice_conn *k;
 	uint32_t entry = UINT32_MAX;
+	struct device_way way;
 	uint64_t turn;
-	int device, err;
+	int err;
 
 	if (getsockname(fd, &local.sa, &local.len))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);
-	device = device_of(&local, remote);
-	if (device < 0)
+	if (way_of(&local, remote, &way))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_DEVICE);
 	pthread_mutex_lock(&sp->lock);
-	if (!sp->nr_free || !splice_device_use(sp, device)) {
+	if (!sp->nr_free || !splice_device_use(sp, way.ifindex)) {
 		bool full = !sp->nr_free;
 
 		pthread_mutex_unlock(&sp->lock);
@@ -119,13 +133,13 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	k->role = role;
 	k->worker = w->index;
 	k->backend = backend;
-	k->ifindex = (uint32_t)device;
+	way_set(k, &way);
 	addr_words(&local, k->local, &k->local_port);
 	addr_words(remote, k->remote, &k->remote_port);
 	err = kern_splice_add(&sp->kern, entry);
 	if (err) {
 		sp->free[sp->nr_free++] = entry;
-		splice_device_leave(sp, device);
+		splice_device_leave(sp, way.ifindex);
 	} else {
 		sp->conn[entry] = c;
 	}
@@ -141,18 +155,24 @@ void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const st
 	struct addr local = {.len = sizeof(local.in6)};
 	struct splice *sp = w->splice.splice;
 	struct kvpin_splice_conn *k;
-	int device;
+	struct device_way way;
+	int was;
 
 	if (!s->entry || getsockname(fd, &local.sa, &local.len))
 		return;
 	k = splice_kconn(w, s);
-	device = device_of(&local, remote);
-	if (device < 0 || (uint32_t)device == k->ifindex)
+	if (way_of(&local, remote, &way))
+		return;
+	was = (int)k->ifindex;
+	if (was == way.ifindex && k->hop_family == way.family &&
+	    !memcmp(k->hop, way.hop, sizeof(k->hop)))
 		return;
 	pthread_mutex_lock(&sp->lock);
-	if (splice_device_use(sp, device)) {
-		splice_device_leave(sp, (int)k->ifindex);
-		__atomic_store_n(&k->ifindex, (uint32_t)device, __ATOMIC_SEQ_CST);
+	if (was == way.ifindex) {
+		way_set(k, &way);
+	} else if (splice_device_use(sp, way.ifindex)) {
+		splice_device_leave(sp, was);
+		way_set(k, &way);
 	}
 	pthread_mutex_unlock(&sp->lock);
 }

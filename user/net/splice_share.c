@@ -43,14 +43,15 @@ bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason)
 static int find_devices(struct device_set *set, const struct config *config, char *why,
 			size_t why_bytes)
 {
-	int err = 0, device;
+	struct device_way way;
+	int err = 0;
 
 	device_add(set, DEVICE_LOOPBACK);
 	for (unsigned int i = 0; i < config->nr_listen && !err; i++)
 		err = device_add_local(set, &config->listen[i]);
 	for (unsigned int i = 0; i < config->nr_backends && !err; i++) {
-		device = device_towards(&config->backend[i].addr);
-		if (device > 0 && !device_add(set, device))
+		if (!device_towards(&config->backend[i].addr, NULL, &way) &&
+		    !device_add(set, way.ifindex))
 			err = -E2BIG;
 	}
 	if (err)

@@ -177,7 +177,7 @@ const struct setting settings[] = {
 	{.key = "steer.ring", .flag = "steer-ring", .arg = "SIZE", .example = "1MiB",
 	 .help = "events to each worker", .group = SETTING_GROUP_LIMITS, .kind = SETTING_SIZE,
 	 AT(steer.ring_bytes), .min = 4096, .max = 64 * 1024 * 1024},
-	{.key = "splice.events", .flag = "splice-events", .arg = "N", .example = "8",
+	{.key = "splice.events", .flag = "splice-events", .arg = "N", .example = "3",
 	 .help = "events of a stream that the relay carries first", .group = SETTING_GROUP_LIMITS,
 	 .kind = SETTING_COUNT, AT(splice.events), .max = 1000000},
 	{.key = "splice.body", .flag = "splice-body", .arg = "SIZE", .example = "256KiB",

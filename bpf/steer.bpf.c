@@ -401,6 +401,16 @@ static __always_inline __u32 answer_aim(struct __sk_buff *skb, struct kvpin_conf
 	return KVPIN_REFUSED_NONE;
 }
 
+/* Has a body of unknown length turned out to be one for the splice path? */
+static __always_inline int answer_long(const struct kvpin_config *c, const struct kvpin_upstream *u,
+				       const struct kvpin_body *b)
+{
+	if (!(c->flags & KVPIN_CONFIG_SPLICE) || b->payload < c->long_bytes ||
+	    u->flags & (KVPIN_ANSWER_STREAM | KVPIN_ANSWER_STAYS))
+		return 0;
+	return b->state != KVPIN_BS_DONE && b->state != KVPIN_BS_COUNTED;
+}
+
 /* First token and gaps between tokens, as answer_time() in user/net/relay.c has them. */
 static __always_inline void answer_time(struct kvpin_upstream *u, struct kvpin_counters *n,
 					__u64 started_ns, __u64 now)
@@ -534,6 +544,8 @@ static __always_inline __u32 answer_steer(struct __sk_buff *skb, const struct si
 	if (pos < len)
 		return s->body.state == KVPIN_BS_DONE ? KVPIN_REFUSED_TRAILING
 						      : KVPIN_REFUSED_CHUNKS;
+	if (answer_long(c, u, &s->body))
+		return KVPIN_REFUSED_ANSWER_LONG;
 	reason = answer_aim(skb, c, conn, u, &write_seq);
 	if (reason)
 		return reason;

@@ -77,10 +77,11 @@
 	X(ANSWER_SPLIT, "answer_split") /* a head not whole in one segment */                      \
 	X(ANSWER_MALFORMED, "answer_malformed")                                                    \
 	X(ANSWER_INTERIM, "interim_answer")                                                        \
-	X(ANSWER_FIELDS, "answer_fields") /* version or hop-by-hop fields that need an edit */     \
+	X(ANSWER_FIELDS, "answer_fields")  /* version or hop-by-hop fields that need an edit */    \
 	X(ANSWER_STREAM, "answer_streams") /* an event stream, where the splice path is there */   \
-	X(ANSWER_CLOSE, "answer_closes")  /* its end is the connection's end */                    \
-	X(ANSWER_BULK, "bulk")		  /* a long body: the relay has back-pressure */           \
+	X(ANSWER_LONG, "answer_long")	   /* of unknown length, and long by now: likewise */      \
+	X(ANSWER_CLOSE, "answer_closes")   /* its end is the connection's end */                   \
+	X(ANSWER_BULK, "bulk")		   /* a long body: the relay has back-pressure */          \
 	X(TRAILING, "bytes_behind_answer")                                                         \
 	X(UNASKED, "unasked_bytes")                                                                \
 	X(CHUNKS, "many_chunks")    /* more chunks in one segment than the program walks */        \
@@ -160,6 +161,7 @@ enum kvpin_answer_flag {
 	KVPIN_ANSWER_OVER = 1 << 4,	  /* sent to a server without a free slot */
 	KVPIN_ANSWER_COUNTED = 1 << 5,	  /* the daemon has seen the first token */
 	KVPIN_ANSWER_DAEMON = 1 << 6,	  /* the daemon has dispatched it */
+	KVPIN_ANSWER_STAYS = 1 << 7,	  /* the splice path cannot have it */
 };
 
 /* A connection to a server, private to one client connection. */
@@ -212,10 +214,10 @@ struct kvpin_backend {
 	char address[KVPIN_BACKEND_ADDR_MAX];
 	__u32 state; /* as the daemon's enum backend_state; only KVPIN_BACKEND_UP is steered to */
 	__u32 weight;
-	__u32 slots;	/* 0: not limited */
-	__u32 inflight; /* requests dispatched and not yet answered, on all paths */
-	__u32 epoch;	/* grows when the slot is given to another server, or that restarts */
-	__u32 waiting;	/* requests that wait in the daemon for a free slot: they come first */
+	__u32 slots;	     /* 0: not limited */
+	__u32 inflight;	     /* requests dispatched and not yet answered, on all paths */
+	__u32 epoch;	     /* grows when the slot is given to another server, or that restarts */
+	__u32 waiting;	     /* requests that wait in the daemon for a free slot: they come first */
 	__u32 drain_idle_ms; /* 0, or: sessions silent for longer go up, to be moved */
 	__u32 pad;
 };
@@ -238,11 +240,12 @@ struct kvpin_config {
 	__u64 budget_all; /* ... towards all */
 	__u64 pid;	  /* of the daemon */
 	__u64 started_ns;
-	__u64 slow_ns; /* a later first token than this is told by an event */
-	__u64 pad;
-	__u64 queued;	 /* bytes queued towards all clients, as last seen by each flow; on a cache
-			  * line of its own */
-	__u64 ring_full; /* events lost */
+	__u64 slow_ns;	  /* a later first token than this is told by an event */
+	__u64 long_bytes; /* KVPIN_CONFIG_SPLICE: a body of unknown length goes up when it has so
+			   * many */
+	__u64 queued;	  /* bytes queued towards all clients, as last seen by each flow; on a cache
+			   * line of its own */
+	__u64 ring_full;  /* events lost */
 	__u64 pad2[6];
 };
 

@@ -234,6 +234,11 @@ bool steer_between(struct conn *c)
 	return true;
 }
 
+static bool can_splice(const struct conn *c)
+{
+	return c->worker->steer.steer->splice && c->splice.sock.entry && c->current->splice.entry;
+}
+
 static bool answer_gate(struct conn *c)
 {
 	const struct exchange *x = c->x;
@@ -247,9 +252,11 @@ static bool answer_gate(struct conn *c)
 	    x->plain_body || body->state == KVPIN_BS_DONE || body->state == KVPIN_BS_BAD ||
 	    body->state == KVPIN_BS_TUNNEL || c->current->steer.draining)
 		return false;
-	if (x->answer.flags & KVPIN_HEAD_EVENT_STREAM && w->steer.steer->splice &&
-	    c->splice.sock.entry && c->current->splice.entry)
+	if (x->answer.flags & KVPIN_HEAD_EVENT_STREAM && can_splice(c))
 		return steer_refuse(w, KVPIN_REFUSED_ANSWER_STREAM);
+	if (body->state != KVPIN_BS_COUNTED && body->payload >= w->config->splice.body_bytes &&
+	    can_splice(c))
+		return steer_refuse(w, KVPIN_REFUSED_ANSWER_LONG);
 	if (body->state == KVPIN_BS_COUNTED && body->left > worker_kern(w)->config->budget)
 		return steer_refuse(w, KVPIN_REFUSED_ANSWER_BULK);
 	if (s->slow && uv_now(&w->loop) < s->slow_ms + ((uint64_t)SLOW_MS << doublings))
@@ -270,7 +277,8 @@ static void answer_describe(struct conn *c, struct upstream *u)
 		    (x->later_turn ? KVPIN_ANSWER_LATER : 0) |
 		    (x->first_here ? KVPIN_ANSWER_FIRST_HERE : 0) |
 		    (x->over ? KVPIN_ANSWER_OVER : 0) | KVPIN_ANSWER_DAEMON |
-		    (x->token_seen ? KVPIN_ANSWER_COUNTED : 0);
+		    (x->token_seen ? KVPIN_ANSWER_COUNTED : 0) |
+		    (can_splice(c) ? 0 : KVPIN_ANSWER_STAYS);
 	ku->method = x->request.method;
 	ku->status = x->status;
 	ku->token_ns = x->token_ns;

@@ -112,8 +112,8 @@ struct session_mirror steer_mirror(struct steer *s);
  */
 uint32_t steer_adopt(struct steer *s, struct balancer *b);
 
-/** steer_beside_splice() - event streams are for the splice path, where that can take them; before
- * steer_configure() */
+/** steer_beside_splice() - event streams are for the splice path, where that can take them; from
+ * here on, and in each steer_configure() */
 void steer_beside_splice(struct steer *s);
 
 /** steer_configure() - publish a configuration to the programs: start and reload, main thread */

@@ -227,6 +227,7 @@ uint32_t steer_adopt(struct steer *s, struct balancer *b)
 void steer_beside_splice(struct steer *s)
 {
 	s->splice = true;
+	__atomic_fetch_or(&s->kern.config->flags, KVPIN_CONFIG_SPLICE, __ATOMIC_SEQ_CST);
 }
 
 void steer_configure(struct steer *s, const struct config *config)
@@ -244,6 +245,7 @@ void steer_configure(struct steer *s, const struct config *config)
 	if (s->splice)
 		flags |= KVPIN_CONFIG_SPLICE;
 	k->slow_ns = TURN_SLOW_NS;
+	k->long_bytes = config->splice.body_bytes;
 	k->budget = config->steer.budget_bytes;
 	k->budget_all = config->steer.budget_all_bytes;
 	k->head_bytes = head_bytes;

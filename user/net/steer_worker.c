@@ -97,6 +97,7 @@ static void passed_up(struct conn *c, const struct kvpin_event *e)
 		c->steer.pipelines = true;
 		break;
 	case KVPIN_REFUSED_ANSWER_STREAM:
+	case KVPIN_REFUSED_ANSWER_LONG:
 		break;
 	case KVPIN_REFUSED_BUDGET:
 	case KVPIN_REFUSED_BUDGET_ALL:

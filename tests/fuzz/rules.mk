@@ -7,7 +7,7 @@ FUZZ_FLAGS := -std=gnu11 -g -O1 -D_GNU_SOURCE -Iinclude -Wall -Wextra -Wno-unuse
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(B)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_CONFIG_SRC := $(addprefix user/ops/,config_file.c config_raw.c yaml_index.c value.c suggest.c) \
 		   $(wildcard user/ops/setting*.c) \
-		   $(addprefix user/core/,config.c config_keys.c key.c) user/base/addr.c
+		   $(addprefix user/core/,config.c config_keys.c key.c) user/base/addr.c user/base/log.c
 
 fuzz: $(FUZZ_BIN)
 tests: $(B)/tests/parse-one

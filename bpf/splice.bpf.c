@@ -58,6 +58,9 @@ int splice_packet(struct __sk_buff *skb)
 	x = conn_find(p, &direction);
 	if (!x || packet_read_tcp(skb, p, k))
 		return TC_ACT_UNSPEC;
+	/* In the name of an address of this host: the stack will not have it either. */
+	if (x->ifindex == LOOPBACK_IFINDEX && skb->ifindex != LOOPBACK_IFINDEX)
+		return TC_ACT_UNSPEC;
 	if (skb->ifindex == LOOPBACK_IFINDEX) {
 		if (direction == KVPIN_SPLICE_OUT && !mark) {
 			skb->mark = KVPIN_SPLICE_MARK;

@@ -57,7 +57,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 {
 	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
 	__u64 before, acked, progress = 0, word = 0, end, room_end;
-	int local, onward, done, verdict;
+	int local, onward, done, verdict, ahead;
 	struct kvpin_splice_conn *u = NULL;
 	struct tcp_head *h;
 	struct rewrite *r;
@@ -74,7 +74,8 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	before = c->acked;
 	if (p->len)
 		seq_raise(&c->received, p->seq + p->len, 0);
-	if (p->bits & WORD_ACK)
+	ahead = c->sent && after(p->ack, (__u32)c->sent);
+	if ((p->bits & WORD_ACK) && !ahead)
 		progress = seq_raise(&c->acked, p->ack, c->sent);
 	ts_heard(c, h, ms);
 	if (peer)
@@ -93,6 +94,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		packet_rewrite(skb, p, h, r);
 		return TC_ACT_UNSPEC;
 	}
+	/* Who only knows addresses and ports acknowledges what nobody has sent. */
+	if (ahead)
+		return TC_ACT_SHOT;
 
 	acked = seq_near(c->acked, p->ack);
 	if (progress)

@@ -202,6 +202,23 @@ def test_a_reset_that_stands_nowhere_ends_nothing(rig, start, splices, who, at):
     assert not client.buf
 
 
+def test_an_ack_of_what_nobody_has_sent_ends_nothing(rig, start, splices):
+    splice, client, server = raw_pair(rig, start, splices)
+    begin(splice, client, server)
+    got = client.got
+    for ahead in (1, 1000, 1 << 20, 1 << 30):
+        client.got = (got + ahead) & 0xffffffff
+        client.ack()
+    client.got = got
+    for _ in range(10):
+        server.send(PIECE)
+        client.exactly(len(PIECE))
+    assert splice.running()
+    server.send(b"0\r\n\r\n")
+    client.exactly(5)
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
+
+
 # ---- sequence numbers that wrap
 
 SIZE = 3 << 20

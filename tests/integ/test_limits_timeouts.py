@@ -6,6 +6,7 @@ that must have passed is measured from before it began.
 """
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -86,6 +87,35 @@ def test_a_client_that_speaks_now_and_then_is_not_idle(start):
         client.send(REQUEST)
         assert client.answer()[2] == b"raw0"
         time.sleep(0.25)
+
+
+@pytest.mark.parametrize("limit", ["--timeout-idle", "--timeout-stall"])
+def test_the_shorter_of_two_times_is_not_taken_for_the_other(start, limit):
+    """A server that computes for longer than a connection may idle, and a connection that idles for
+    longer than an answer may stand still: both are well, and hold up nobody."""
+    calm = threading.Event()
+
+    def script(conn):
+        while (request := conn.read()):
+            if request.target == "/long":
+                calm.wait(10)
+            conn.send(reply(b"raw0"))
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS, "--workers", "1", limit, "800ms")
+    client = start.client(kvpin)
+    for _ in range(5):  # from the second on by steer, where that is
+        assert client.request("GET", "/", {"X-Session-Id": "s"})[2] == b"raw0"
+    if limit == "--timeout-idle":
+        client.send("GET /long HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n")
+    spent = kvpin.cpu_seconds()
+    time.sleep(1.8)
+    assert kvpin.cpu_seconds() - spent < 0.5
+    other = start.client(kvpin)
+    assert other.request("GET", "/", {"X-Session-Id": "o"})[2] == b"raw0"
+    calm.set()
+    if limit == "--timeout-stall":
+        client.send("GET / HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n")
+    assert client.answer()[2] == b"raw0"
 
 
 @pytest.mark.parametrize("expect", [False, True])

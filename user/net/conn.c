@@ -57,7 +57,8 @@ void conn_rearm(struct conn *c)
 	if (c->state == CONN_CLOSED || c->armed_ms <= due)
 		return;
 	c->armed_ms = due;
-	uv_timer_start(&c->timer, on_timer, due > now ? due - now : 0, 0);
+	/* At once is never: libuv runs a timer that sets itself so again before anything else. */
+	uv_timer_start(&c->timer, on_timer, due > now ? due - now : 1, 0);
 }
 
 void conn_set_state(struct conn *c, enum conn_state state)
@@ -380,7 +381,7 @@ static void on_timer(uv_timer_t *timer)
 
 	c->armed_ms = UINT64_MAX;
 	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
-	    c->splice.holding || uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
+	    c->state == CONN_STEER || c->splice.holding || uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
 		conn_clock_expire(c);
 	conn_run(c);
 	conn_rearm(c);

@@ -28,6 +28,14 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* For how long nothing may move. */
+static uint64_t steer_limit_ms(const struct conn *c)
+{
+	const struct config *config = c->worker->config;
+
+	return steer_running(c) ? config->timeout.stall_ms : config->timeout.idle_ms;
+}
+
 uint64_t conn_clock_due_ms(const struct conn *c)
 {
 	const struct config *config = c->worker->config;
@@ -52,7 +60,10 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 					       (c->x->out_ready ? HOLD_RENEW_MS : HOLD_POLL_MS));
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
-		return c->activity_ms + earlier(config->timeout.idle_ms, config->timeout.stall_ms);
+		/* Nothing announces that an exchange has begun or ended. */
+		return earlier(c->activity_ms + steer_limit_ms(c),
+			       uv_now(&c->worker->loop) + earlier(config->timeout.idle_ms,
+								  config->timeout.stall_ms));
 	case CONN_RECLAIM:
 		return earlier(c->activity_ms + config->timeout.stall_ms,
 			       uv_now(&c->worker->loop) + c->steer.poll_ms);
@@ -74,17 +85,14 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 /* The kernel moves bytes without telling: has really nothing moved? */
 static void steer_timeout(struct conn *c)
 {
-	const struct config *config = c->worker->config;
 	uint64_t active_ms = steer_active_ms(c);
-	bool runs = steer_running(c);
 
 	if (active_ms > c->activity_ms)
 		c->activity_ms = active_ms;
-	if (uv_now(&c->worker->loop) <
-	    c->activity_ms + (runs ? config->timeout.stall_ms : config->timeout.idle_ms))
+	if (uv_now(&c->worker->loop) < c->activity_ms + steer_limit_ms(c))
 		return;
 	/* Without an exchange that is the end; else CONN_EXCHANGE knows what to do. */
-	if (!runs)
+	if (!steer_running(c))
 		c->close_after = true;
 	steer_reclaim(c);
 }

@@ -175,8 +175,8 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_RESET = 1 << 15,  /* a RST passed: nothing more comes of this connection */
 	KVPIN_SPLICE_FIN_SENT = 1 << 16,    /* the socket's; `sent` counts it */
 	KVPIN_SPLICE_CHAINED = 1 << 17,	    /* the peer is another kvpin's socket, of this host */
-	KVPIN_SPLICE_BEHIND = 1 << 18,	    /* bytes came behind the answer's end: the server's
-					     * connection      is not to be used again */
+	KVPIN_SPLICE_BEHIND = 1 << 18,	    /* bytes came behind the answer's end: no further
+					     * request to that server's connection */
 	KVPIN_SPLICE_INSEPARABLE = 1 << 19, /* since CUT a packet reached from before `end` to
 					     * behind it: its good bytes cannot pass alone */
 	KVPIN_SPLICE_ORPHAN = 1 << 20,	    /* one of the two sockets ended while TAKEN: of a dead

@@ -2,7 +2,8 @@
 """Clients and servers in network namespaces of their own, on veth pairs without offloads, and wires
 between them that lose, double and reorder packets.
 
-kvpin itself runs where the test runs, or in a namespace too (Rig.home). Everything is named by the process id and removed at the end.
+kvpin itself runs where the test runs, or in a namespace too (Rig.home). Everything is named by the
+process id and removed at the end.
 """
 import ctypes
 import fcntl

@@ -62,8 +62,8 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 	case CONN_STEER:
 		/* Nothing announces that an exchange has begun or ended. */
 		return earlier(c->activity_ms + steer_limit_ms(c),
-			       uv_now(&c->worker->loop) + earlier(config->timeout.idle_ms,
-								  config->timeout.stall_ms));
+			       uv_now(&c->worker->loop) +
+				       earlier(config->timeout.idle_ms, config->timeout.stall_ms));
 	case CONN_RECLAIM:
 		return earlier(c->activity_ms + config->timeout.stall_ms,
 			       uv_now(&c->worker->loop) + c->steer.poll_ms);

@@ -74,7 +74,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	before = c->acked;
 	if (p->len)
 		seq_raise(&c->received, p->seq + p->len, 0);
-	ahead = c->sent && after(p->ack, (__u32)c->sent);
+	ahead = (p->bits & WORD_ACK) && c->sent && after(p->ack, (__u32)c->sent);
 	if ((p->bits & WORD_ACK) && !ahead)
 		progress = seq_raise(&c->acked, p->ack, c->sent);
 	ts_heard(c, h, ms);

@@ -95,8 +95,11 @@ class RawTcp(Client):
     def ack(self):
         self.put(b"", ACK, self.sent)
 
-    def reset(self, at=None):
+    def reset(self, at=None, bare=False):
+        """bare: without an acknowledgement, as that of a socket which is gone."""
+        got, self.got = self.got, None if bare else self.got
         self.put(b"", RST, self.sent if at is None else at)
+        self.got = got
 
     def segment(self):
         """(sequence number, flags, data) of the next one that comes; nothing is acknowledged."""

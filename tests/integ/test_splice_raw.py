@@ -202,6 +202,15 @@ def test_a_reset_that_stands_nowhere_ends_nothing(rig, start, splices, who, at):
     assert not client.buf
 
 
+def test_a_reset_that_acknowledges_nothing_ends_the_stream(rig, start, splices):
+    """Its field for that is 0, which here is ahead of all that was sent."""
+    splice, client, server = raw_pair(rig, start, splices, wrap=(1 << 20, 1 << 30))
+    begin(splice, client, server)
+    client.reset(bare=True)
+    assert server.ended() == "rst"
+    assert splice.kvpin.wait_requests(1)[0]["outcome"] == "client_abort"
+
+
 def test_an_ack_of_what_nobody_has_sent_ends_nothing(rig, start, splices):
     splice, client, server = raw_pair(rig, start, splices)
     begin(splice, client, server)

@@ -226,7 +226,8 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 			__sync_fetch_and_or(&c->flags, KVPIN_SPLICE_PROBE);
 			r->seq = (__u32)c->sent - 1;
 		} else if (r->seq == (__u32)u->to) {
-			r->seq = (__u32)c->sent;
+			/* Not behind the client's window, where it would not take it. */
+			r->seq = (__u32)(c->sent < u->room_end ? c->sent : u->room_end);
 		}
 	} else {
 		off = c->off;

@@ -373,6 +373,7 @@ def test_tokens_and_bytes_are_counted(start, splices):
         client.send(request("/sse/40/5000/150", "s"))
         assert client.answer()[2].count(b"data: ") == 40
         streams += 1
+    splice.kvpin.wait_requests(streams)
     text = splice.kvpin.exporter()[1]
 
     def metric(pattern_text):

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "kern/netlink.h"
+
 #define ANSWER_BYTES 4096
 
 bool device_has(const struct device_set *set, int ifindex)
@@ -153,34 +155,15 @@ static void question_write(struct question *q, const struct addr *to, const stru
 
 int device_towards(const struct addr *to, const struct addr *from, struct device_way *way)
 {
+	union netlink_answer answer;
 	struct question ask;
-	union {
-		struct nlmsghdr n;
-		char bytes[ANSWER_BYTES];
-	} answer;
-	ssize_t len;
-	int fd, rc;
+	int err;
 
 	question_write(&ask, to, from);
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-	if (fd < 0)
-		return -errno;
-	rc = -EPROTO;
-	len = send(fd, &ask, ask.n.nlmsg_len, 0);
-	if (len == (ssize_t)ask.n.nlmsg_len)
-		len = recv(fd, &answer, sizeof(answer), 0);
-	else if (len >= 0)
-		len = 0; /* the question went out in part: there is no answer */
-	if (len < 0)
-		rc = -errno;
-	else if (!NLMSG_OK(&answer.n, len))
-		rc = -EPROTO;
-	else if (answer.n.nlmsg_type == NLMSG_ERROR)
-		rc = ((struct nlmsgerr *)NLMSG_DATA(&answer.n))->error;
-	else if (answer.n.nlmsg_type == RTM_NEWROUTE)
-		rc = answer_way(&answer.n, way);
-	close(fd);
-	return rc;
+	err = netlink_ask(NETLINK_ROUTE, &ask.n, &answer);
+	if (err)
+		return err;
+	return answer.n.nlmsg_type == RTM_NEWROUTE ? answer_way(&answer.n, way) : -EPROTO;
 }
 
 static bool is_ethernet(int fd, const char *name)

@@ -2,21 +2,17 @@
 /* The splice path's own checks: its program is loaded and attached to lo for a moment, where it
  * knows no connection and passes everything on; and what would not see packets that it sends. */
 #include <errno.h>
-#include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/xfrm.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "kern/kern_splice.h"
+#include "kern/netlink.h"
 #include "kern/selftest_private.h"
 
 /* As little as there may be. */
 #define CONNS	   4
 #define RING_BYTES 65536
-
-#define ANSWER_BYTES 4096
 
 void selftest_tc(struct selftest_bench *b, struct selftest *t)
 {
@@ -53,29 +49,17 @@ static int ipsec_policies(void)
 		      .nlmsg_type = XFRM_MSG_GETSPDINFO,
 		      .nlmsg_flags = NLM_F_REQUEST},
 	};
-	union {
-		struct nlmsghdr n;
-		char bytes[ANSWER_BYTES];
-	} answer;
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_XFRM), rc = -EPROTO, left;
-	ssize_t len;
+	union netlink_answer answer;
+	int left, err = netlink_ask(NETLINK_XFRM, &ask.n, &answer);
 
-	if (fd < 0)
-		return -errno;
-	len = send(fd, &ask, sizeof(ask), 0) < 0 ? -1 : recv(fd, &answer, sizeof(answer), 0);
-	if (len < 0)
-		rc = -errno;
-	close(fd);
-	if (len < 0 || !NLMSG_OK(&answer.n, len))
-		return rc;
-	if (answer.n.nlmsg_type == NLMSG_ERROR)
-		return ((struct nlmsgerr *)NLMSG_DATA(&answer.n))->error;
+	if (err)
+		return err;
 	left = NLMSG_PAYLOAD(&answer.n, NLMSG_ALIGN(sizeof(ask.flags)));
 	for (struct rtattr *a = (void *)((char *)NLMSG_DATA(&answer.n) + sizeof(ask.flags));
 	     RTA_OK(a, left); a = RTA_NEXT(a, left))
 		if (a->rta_type == XFRMA_SPD_INFO)
 			return (int)((struct xfrmu_spdinfo *)RTA_DATA(a))->outcnt;
-	return rc;
+	return -EPROTO;
 }
 
 void selftest_ipsec(struct selftest_bench *b, struct selftest *t)

@@ -10,10 +10,10 @@
 #include <linux/rtnetlink.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
+
+#include "kern/netlink.h"
 
 #define FILTER_PRIORITY 0x6b76
-#define ANSWER_BYTES	8192
 
 static void hook_of(struct bpf_tc_hook *at, int ifindex, enum bpf_tc_attach_point point)
 {
@@ -22,8 +22,8 @@ static void hook_of(struct bpf_tc_hook *at, int ifindex, enum bpf_tc_attach_poin
 
 /* ---- what libbpf does not ask ---- */
 
-/* The first message of the answer; 0 or -errno. */
-static int ask(uint16_t type, uint16_t flags, int ifindex, uint32_t parent, char *answer)
+static int ask(uint16_t type, uint16_t flags, int ifindex, uint32_t parent,
+	       union netlink_answer *answer)
 {
 	struct {
 		struct nlmsghdr n;
@@ -34,36 +34,21 @@ static int ask(uint16_t type, uint16_t flags, int ifindex, uint32_t parent, char
 		      .nlmsg_flags = NLM_F_REQUEST | flags},
 		.t = {.tcm_family = AF_UNSPEC, .tcm_ifindex = ifindex, .tcm_parent = parent},
 	};
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), err = 0;
-	const struct nlmsghdr *n = (void *)answer;
-	ssize_t len;
 
-	if (fd < 0)
-		return -errno;
-	len = send(fd, &ask, ask.n.nlmsg_len, 0);
-	if (len >= 0)
-		len = recv(fd, answer, ANSWER_BYTES, 0);
-	if (len < 0)
-		err = -errno;
-	else if (!NLMSG_OK(n, len))
-		err = -EPROTO;
-	else if (n->nlmsg_type == NLMSG_ERROR)
-		err = ((const struct nlmsgerr *)NLMSG_DATA(n))->error;
-	close(fd);
-	return err;
+	return netlink_ask(NETLINK_ROUTE, &ask.n, answer);
 }
 
 /* Is the qdisc at clsact's handle one? The older "ingress" has only one of the two hooks, and
  * takes a filter for the other there. */
 static bool is_clsact(int ifindex)
 {
-	_Alignas(struct nlmsghdr) char answer[ANSWER_BYTES];
-	const struct nlmsghdr *n = (void *)answer;
+	union netlink_answer answer;
+	const struct nlmsghdr *n = &answer.n;
 	const struct tcmsg *t = NLMSG_DATA(n);
 	int len;
 
 	/* Without ECHO the answer goes to listeners only; ACK: there is one in any case. */
-	if (ask(RTM_GETQDISC, NLM_F_ECHO | NLM_F_ACK, ifindex, TC_H_CLSACT, answer) ||
+	if (ask(RTM_GETQDISC, NLM_F_ECHO | NLM_F_ACK, ifindex, TC_H_CLSACT, &answer) ||
 	    n->nlmsg_type != RTM_NEWQDISC)
 		return false;
 	len = (int)NLMSG_PAYLOAD(n, sizeof(*t));
@@ -77,12 +62,12 @@ static bool is_clsact(int ifindex)
 static bool has_filters(int ifindex)
 {
 	static const uint32_t minors[] = {TC_H_MIN_INGRESS, TC_H_MIN_EGRESS};
-	_Alignas(struct nlmsghdr) char answer[ANSWER_BYTES];
+	union netlink_answer answer;
 
 	for (unsigned int i = 0; i < 2; i++)
 		if (ask(RTM_GETTFILTER, NLM_F_DUMP, ifindex, TC_H_MAKE(TC_H_CLSACT, minors[i]),
-			answer) ||
-		    ((const struct nlmsghdr *)answer)->nlmsg_type == RTM_NEWTFILTER)
+			&answer) ||
+		    answer.n.nlmsg_type == RTM_NEWTFILTER)
 			return true;
 	return false;
 }

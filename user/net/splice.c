@@ -64,29 +64,21 @@ static bool is_v4(const struct addr *a)
 	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
 }
 
-/* An IPv4 address of an IPv6 socket is asked for as what it is. */
-static struct addr addr_plain(const struct addr *a, const __be32 words[4])
-{
-	struct addr v4 = {.len = sizeof(v4.in4), .in4 = {.sin_family = AF_INET}};
-
-	v4.in4.sin_addr.s_addr = words[0];
-	return is_v4(a) ? v4 : *a;
-}
-
 static int way_of(const struct addr *local, const struct addr *remote, struct device_way *way)
 {
-	struct addr from, to;
+	struct addr from = *local, to = *remote;
 	__be32 l[4], r[4];
 	__be16 port;
 
-	splice_addr_words(local, l, &port);
-	splice_addr_words(remote, r, &port);
-	if (!memcmp(l, r, sizeof(l)) || (is_v4(remote) && (ntohl(r[0]) >> 24) == IN_LOOPBACKNET)) {
+	addr_unmap(&from);
+	addr_unmap(&to);
+	splice_addr_words(&from, l, &port);
+	splice_addr_words(&to, r, &port);
+	if (!memcmp(l, r, sizeof(l)) ||
+	    (to.sa.sa_family == AF_INET && (ntohl(r[0]) >> 24) == IN_LOOPBACKNET)) {
 		*way = (struct device_way){.ifindex = DEVICE_LOOPBACK};
 		return 0;
 	}
-	from = addr_plain(local, l);
-	to = addr_plain(remote, r);
 	return device_towards(&to, &from, way);
 }
 

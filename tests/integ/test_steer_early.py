@@ -30,7 +30,7 @@ def narrow():
     rig.close()
 
 
-@pytest.mark.parametrize("how", ["stalls", "half-closes", "resets"])
+@pytest.mark.parametrize("how", ["stalls", "half-closes", "leaves", "resets"])
 def test_a_long_answer_that_comes_before_its_request_was_read_is_held_back(narrow, start, kernel,
                                                                            how):
     go, sent, bodies, ended = threading.Event(), [], [], []
@@ -51,6 +51,9 @@ def test_a_long_answer_that_comes_before_its_request_was_read_is_held_back(narro
                     sent.append(1)
                 go.wait(20)
             bodies.append(conn.body_of(got).body)
+            if how == "leaves":
+                assert conn.request_head() is None
+                ended.append("fin")
             conn.send(b"0\r\n\r\n")
 
     steer = kernel([start.raw(script, rcvbuf=4096)], "--workers", "1", "--steer-ring", "4MiB")
@@ -59,7 +62,7 @@ def test_a_long_answer_that_comes_before_its_request_was_read_is_held_back(narro
     client.send(request("/early", "s", body=body, method="POST"))
     wait_until(lambda: steer.armed() == 0)  # over the budget
     assert client.head()[0] == 200
-    if how == "half-closes":
+    if how in ("half-closes", "leaves"):
         client.half_close()
     go.set()
     wait_until(lambda: len(sent) > PARTS[0])
@@ -70,6 +73,7 @@ def test_a_long_answer_that_comes_before_its_request_was_read_is_held_back(narro
         return
     assert [len(c) for c in client.chunks() if c == pattern(30000)] == [30000] * sum(PARTS)
     assert bodies == [body]
+    assert ended == ["fin"] * (how == "leaves")
     if how == "stalls":
         client.send(request("/json", "s"))
         assert client.answer()[2] == b"{}"

@@ -226,3 +226,9 @@ void attempt_pass_eof(struct conn *c)
 	if (c->state == CONN_TUNNEL)
 		attempt_end_tunnel(c);
 }
+
+bool attempt_eof_waits(const struct conn *c)
+{
+	/* Not whether bytes are still owed: they may be taken between two looks. */
+	return c->client_eof && !c->eof_passed && c->current && c->current->steer.draining;
+}

@@ -30,6 +30,10 @@ void attempt_again(struct conn *c, enum backend_cause cause, int err);
  */
 void attempt_pass_eof(struct conn *c);
 
+/** attempt_eof_waits() - does the client's FIN wait behind bytes in the kernel's queue to the
+ * server? Nothing announces that they have been taken: attempt_pass_eof() again and again */
+bool attempt_eof_waits(const struct conn *c);
+
 /** attempt_end_tunnel() - a tunnel ends when both sides have; else nothing happens */
 void attempt_end_tunnel(struct conn *c);
 

@@ -380,9 +380,7 @@ static void on_timer(uv_timer_t *timer)
 	struct conn *c = timer->data;
 
 	c->armed_ms = UINT64_MAX;
-	if (c->state == CONN_BREAK || c->state == CONN_RECLAIM || c->state == CONN_SPLICE ||
-	    c->state == CONN_STEER || c->splice.holding ||
-	    uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
+	if (conn_clock_polls(c) || uv_now(&c->worker->loop) >= conn_clock_due_ms(c))
 		conn_clock_expire(c);
 	conn_run(c);
 	conn_rearm(c);

@@ -5,6 +5,7 @@
  */
 #include "net/conn_clock.h"
 
+#include "net/attempt.h"
 #include "net/exchange.h"
 #include "net/relay.h"
 #include "net/upstream.h"
@@ -58,6 +59,9 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 			return earlier(c->activity_ms + config->timeout.stall_ms,
 				       uv_now(&c->worker->loop) +
 					       (c->x->out_ready ? HOLD_RENEW_MS : HOLD_POLL_MS));
+		if (attempt_eof_waits(c))
+			return earlier(c->activity_ms + config->timeout.stall_ms,
+				       uv_now(&c->worker->loop) + c->steer.poll_ms);
 		return c->activity_ms + config->timeout.stall_ms;
 	case CONN_STEER:
 		/* Nothing announces that an exchange has begun or ended. */
@@ -82,6 +86,21 @@ uint64_t conn_clock_due_ms(const struct conn *c)
 	}
 }
 
+bool conn_clock_polls(const struct conn *c)
+{
+	switch (c->state) {
+	case CONN_STEER:
+	case CONN_RECLAIM:
+	case CONN_SPLICE:
+	case CONN_BREAK:
+		return true;
+	case CONN_EXCHANGE:
+		return c->splice.holding || attempt_eof_waits(c);
+	default:
+		return false;
+	}
+}
+
 /* The kernel moves bytes without telling: has really nothing moved? */
 static void steer_timeout(struct conn *c)
 {
@@ -95,6 +114,20 @@ static void steer_timeout(struct conn *c)
 	if (!steer_running(c))
 		c->close_after = true;
 	steer_reclaim(c);
+}
+
+static void exchange_expire(struct conn *c)
+{
+	uint64_t stall_ms = c->worker->config->timeout.stall_ms;
+
+	if (!conn_clock_polls(c) || uv_now(&c->worker->loop) >= c->activity_ms + stall_ms) {
+		exchange_timeout(c);
+	} else if (c->splice.holding) {
+		exchange_answer(c);
+	} else {
+		steer_poll_later(c);
+		attempt_pass_eof(c);
+	}
 }
 
 void conn_clock_expire(struct conn *c)
@@ -111,11 +144,7 @@ void conn_clock_expire(struct conn *c)
 		exchange_wait_over(c);
 		break;
 	case CONN_EXCHANGE:
-		if (c->splice.holding &&
-		    uv_now(&c->worker->loop) < c->activity_ms + c->worker->config->timeout.stall_ms)
-			exchange_answer(c);
-		else
-			exchange_timeout(c);
+		exchange_expire(c);
 		break;
 	case CONN_STEER:
 		steer_timeout(c);

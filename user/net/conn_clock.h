@@ -11,8 +11,11 @@
  * loop's clock, UINT64_MAX: never */
 uint64_t conn_clock_due_ms(const struct conn *c);
 
-/** conn_clock_expire() - that time has come; in BREAK, RECLAIM and SPLICE it may also be early:
- * they are only looked at then. The state may be another one afterwards, CONN_CLOSED included */
+/** conn_clock_polls() - is that time counted from now, to look at what nothing announces? */
+bool conn_clock_polls(const struct conn *c);
+
+/** conn_clock_expire() - that time has come; where conn_clock_polls() it may also be early: it is
+ * only looked at then. The state may be another one afterwards, CONN_CLOSED included */
 void conn_clock_expire(struct conn *c);
 
 #endif

@@ -65,7 +65,7 @@ struct steer_conn {
 	uint32_t slow;	     /* times that a budget was exceeded in this exchange */
 	uint64_t slow_ms;    /* the last time */
 	uint64_t redirected; /* of the client's bytes, when last looked at */
-	uint32_t poll_ms;    /* reclaiming: how often the queues are looked at */
+	uint32_t poll_ms;    /* reclaimed: how often the queues are looked at */
 	uint64_t drained;    /* reclaiming: bytes taken, when last looked at */
 };
 
@@ -146,6 +146,9 @@ void steer_reclaim(struct conn *c);
 
 /** steer_reclaim_poll() - CONN_RECLAIM: look again; true when the state changed */
 bool steer_reclaim_poll(struct conn *c);
+
+/** steer_poll_later() - nothing has moved: wait twice as long before the next look, within limits */
+void steer_poll_later(struct conn *c);
 
 /** steer_settle() - the connection is to be closed in CONN_STEER or CONN_RECLAIM: take what it was
  * doing back, as far as the books need it */

@@ -194,6 +194,12 @@ static void steer_resume(struct conn *c)
 		conn_on_upstream_lost(c);
 }
 
+void steer_poll_later(struct conn *c)
+{
+	if (c->steer.poll_ms < POLL_MAX_MS)
+		c->steer.poll_ms *= 2;
+}
+
 bool steer_reclaim_poll(struct conn *c)
 {
 	struct worker *w = c->worker;
@@ -209,8 +215,8 @@ bool steer_reclaim_poll(struct conn *c)
 	if (behind != c->steer.drained) {
 		conn_touch(c);
 		c->steer.poll_ms = POLL_MIN_MS;
-	} else if (c->steer.poll_ms < POLL_MAX_MS) {
-		c->steer.poll_ms *= 2;
+	} else {
+		steer_poll_later(c);
 	}
 	c->steer.drained = behind;
 	return false;

@@ -147,7 +147,7 @@ void steer_reclaim(struct conn *c);
 /** steer_reclaim_poll() - CONN_RECLAIM: look again; true when the state changed */
 bool steer_reclaim_poll(struct conn *c);
 
-/** steer_poll_later() - nothing has moved: wait twice as long before the next look, within limits */
+/** steer_poll_later() - nothing has moved: wait twice as long for the next look, within limits */
 void steer_poll_later(struct conn *c);
 
 /** steer_settle() - the connection is to be closed in CONN_STEER or CONN_RECLAIM: take what it was

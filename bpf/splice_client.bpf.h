@@ -55,7 +55,7 @@ static __always_inline __u32 broken_ack(const struct kvpin_splice_conn *c, __u32
 __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k,
 			 struct kvpin_splice_conn *c)
 {
-	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
+	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, here, off, clear;
 	__u64 before, acked, progress = 0, word = 0, end, room_end;
 	int local, onward, done, verdict, ahead;
 	struct kvpin_splice_conn *u = NULL;
@@ -116,7 +116,11 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
 		return TC_ACT_SHOT;
 	}
-	if (!done && fin && !(u->flags & KVPIN_SPLICE_NO_FIN))
+	/* A FIN or RST counts where the client's next byte is: of any other the socket here asks
+	 * the client, or keeps it for behind what was lost, and who only knows addresses and ports
+	 * ends nothing (RFC 9293 3.10.7.4). */
+	here = p->seq == (__u32)(c->ack_win >> 32);
+	if (!done && fin && here && !(u->flags & KVPIN_SPLICE_NO_FIN))
 		pass_fin = WORD_FIN;
 	off = done ? c->off_taken + (__u32)(end - u->to) : c->off_taken;
 	local = p->len || fin || rst || done || before < u->to || (c->flags & KVPIN_SPLICE_PROBE);
@@ -124,9 +128,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	 * server, to which all of the client's packets are plain ACKs, would not. */
 	local = local || p->seq + 1 == (__u32)(c->ack_win >> 32);
 	onward = done || acked >= u->to || pass_fin || rst;
-	/* A RST counts where the client's next byte is: of any other the socket here asks the
-	 * client, and who only knows addresses and ports ends nothing (RFC 9293 3.10.7.4). */
-	if (rst && p->seq != (__u32)(c->ack_win >> 32))
+	if (rst && !here)
 		onward = 0;
 	if (!local && !onward)
 		local = 1;

@@ -217,6 +217,14 @@ void kern_splice_inherited(const struct kern_splice *k,
 			each(arg, &pins->old[i].legacy.conns[pins->old[i].legacy.entry[n]]);
 }
 
+void kern_splice_moved(struct kern_splice *k)
+{
+	struct splice_pins *pins = &k->private->pins;
+
+	for (unsigned int i = 0; i < pins->nr_old; i++)
+		splice_legacy_moved(&pins->old[i].legacy);
+}
+
 /* ---- life ---- */
 
 static int publish(struct kern_splice *k, const struct kern_text *t)
@@ -315,6 +323,14 @@ static bool same_addresses(const struct kvpin_splice_conn *a, const struct kvpin
 	return a->local_port == b->local_port && a->remote_port == b->remote_port &&
 	       !memcmp(a->local, b->local, sizeof(a->local)) &&
 	       !memcmp(a->remote, b->remote, sizeof(a->remote));
+}
+
+/* The hop first: until `ifindex` is changed too, a packet may go astray and is sent again. */
+void kern_splice_way_set(struct kvpin_splice_conn *c, const struct device_way *way)
+{
+	memcpy(c->hop, way->hop, sizeof(c->hop));
+	__atomic_store_n(&c->hop_family, (uint16_t)way->family, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->ifindex, (uint32_t)way->ifindex, __ATOMIC_SEQ_CST);
 }
 
 int kern_splice_add(struct kern_splice *k, uint32_t entry)

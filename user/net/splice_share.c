@@ -235,6 +235,7 @@ void splice_tick(struct splice *s, const struct config *config)
 	kern_splice_tick(&s->kern, config->timeout.stall_ms * 1000000ULL);
 	if (s->watch_fd >= 0 && device_watch_changed(s->watch_fd)) {
 		__atomic_fetch_add(&s->changes, 1, __ATOMIC_RELEASE);
+		kern_splice_moved(&s->kern);
 		devices_review(s);
 	} else if (++s->ticks % REVIEW_TICKS == 0) {
 		devices_review(s);

@@ -42,14 +42,6 @@ static int way_of(const struct addr *local, const struct addr *remote, struct de
 	return device_towards(&to, &from, way);
 }
 
-/* The hop first: until `ifindex` is changed too, a packet may go astray and is sent again. */
-static void way_set(struct kvpin_splice_conn *k, const struct device_way *way)
-{
-	memcpy(k->hop, way->hop, sizeof(k->hop));
-	__atomic_store_n(&k->hop_family, (uint16_t)way->family, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&k->ifindex, (uint32_t)way->ifindex, __ATOMIC_SEQ_CST);
-}
-
 static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const struct addr *remote,
 		       enum kvpin_splice_role role, uint32_t backend)
 {
@@ -85,7 +77,7 @@ static bool sock_enter(struct conn *c, struct splice_sock *s, int fd, const stru
 	k->role = role;
 	k->worker = w->index;
 	k->backend = backend;
-	way_set(k, &way);
+	kern_splice_way_set(k, &way);
 	splice_addr_words(&local, k->local, &k->local_port);
 	splice_addr_words(remote, k->remote, &k->remote_port);
 	err = kern_splice_add(&sp->kern, entry);
@@ -121,10 +113,10 @@ void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const st
 		return;
 	pthread_mutex_lock(&sp->lock);
 	if (was == way.ifindex) {
-		way_set(k, &way);
+		kern_splice_way_set(k, &way);
 	} else if (splice_device_use(sp, way.ifindex)) {
 		splice_device_leave(sp, was);
-		way_set(k, &way);
+		kern_splice_way_set(k, &way);
 	}
 	pthread_mutex_unlock(&sp->lock);
 }

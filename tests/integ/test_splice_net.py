@@ -410,6 +410,30 @@ def test_a_client_whose_router_changes(rig, start, splices, who, family):
     assert who != "daemon" or splice.taken() == 1
 
 
+@pytest.mark.parametrize("listen", ["wildcard", "address"])
+@pytest.mark.parametrize("where", ["client", "server"])
+def test_a_link_without_ethernet_heads_is_the_relays(rig, start, splices, where, listen):
+    """The program could not read its packets; nothing is lost, and the reason is counted."""
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("no /dev/net/tun")
+    peer = rig.headless("t")
+    if where == "client":
+        sims = [start.sim("gpu0", "uvicorn")]
+        splice = splices(sims, listen=f"{peer.kvpin[4]}:0" if listen == "address" else "0.0.0.0:0")
+        client = peer.client(splice.kvpin)
+        start.clients.append(client)
+    else:
+        splice = splices([peer.sim(start, "gpu0")],
+                         listen="127.0.0.1:0" if listen == "address" else "0.0.0.0:0")
+        client = start.client(splice.kvpin)
+    use(client, 4, 10)
+    client.send(request("/bytes/1000000?seed=7", "s"))
+    same(client.answer()[2], pattern(1000000, 7))
+    assert peer.device not in splice.status()["splice_devices"]
+    assert peer.device not in {device for device, _ in attached()}
+    assert not splice.taken() and splice.status()["splice_refused"]["no_device"]
+
+
 class Chained:
     """A kvpin as another's server."""
 

@@ -50,8 +50,10 @@ static int find_devices(struct device_set *set, const struct config *config, cha
 	for (unsigned int i = 0; i < config->nr_listen && !err; i++)
 		err = device_add_local(set, &config->listen[i]);
 	for (unsigned int i = 0; i < config->nr_backends && !err; i++) {
-		if (!device_towards(&config->backend[i].addr, NULL, &way) &&
-		    !device_add(set, way.ifindex))
+		if (device_towards(&config->backend[i].addr, NULL, &way) ||
+		    !device_fits(way.ifindex))
+			continue;
+		if (!device_add(set, way.ifindex))
 			err = -E2BIG;
 	}
 	if (err)

@@ -52,13 +52,30 @@ static __always_inline __u32 broken_ack(const struct kvpin_splice_conn *c, __u32
 	return after(own_end, local) ? own_end : local;
 }
 
+/* The server's entry while an answer goes past, or NULL; @word: its, or 0 where it is not this
+ * client's any more. */
+static __always_inline struct kvpin_splice_conn *
+server_of(const struct kvpin_splice_conn *c, const struct packet *p, __u32 *server, __u64 *word)
+{
+	struct kvpin_splice_conn *u = NULL;
+	__u32 peer = c->peer;
+
+	*server = peer - 1;
+	if (peer)
+		u = bpf_map_lookup_elem(&splice_conns, server);
+	*word = 0;
+	if (u && u->peer == p->entry + 1)
+		*word = u->word;
+	return u;
+}
+
 __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k,
 			 struct kvpin_splice_conn *c)
 {
-	__u32 fin, rst, ms, peer, server, pass_fin = 0, passed_fin = 0, off, clear;
-	__u64 before, acked, progress = 0, word = 0, end, room_end;
+	__u32 fin, rst, ms, server, pass_fin = 0, passed_fin = 0, here, off, clear;
+	__u64 before, acked, progress = 0, word, end, room_end;
 	int local, onward, done, verdict, ahead;
-	struct kvpin_splice_conn *u = NULL;
+	struct kvpin_splice_conn *u;
 	struct tcp_head *h;
 	struct rewrite *r;
 
@@ -69,8 +86,6 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	fin = p->bits & WORD_FIN;
 	rst = p->bits & WORD_RST;
 	ms = MS_OF(p->now);
-	peer = c->peer;
-	server = peer - 1;
 	before = c->acked;
 	if (p->len)
 		seq_raise(&c->received, p->seq + p->len, 0);
@@ -78,10 +93,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	if ((p->bits & WORD_ACK) && !ahead)
 		progress = seq_raise(&c->acked, p->ack, c->sent);
 	ts_heard(c, h, ms);
-	if (peer)
-		u = bpf_map_lookup_elem(&splice_conns, &server);
-	if (u && u->peer == p->entry + 1)
-		word = u->word;
+	u = server_of(c, p, &server, &word);
 	if (is_giving(word))
 		return TC_ACT_SHOT;
 	if (!u || !is_taken(word)) {
@@ -116,7 +128,11 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 		splice_event(u, server, KVPIN_SPLICE_EVENT_BACK);
 		return TC_ACT_SHOT;
 	}
-	if (!done && fin && !(u->flags & KVPIN_SPLICE_NO_FIN))
+	/* A FIN or RST counts where the client's next byte is: of any other the socket here asks
+	 * the client, or keeps it for behind what was lost, and who only knows addresses and ports
+	 * ends nothing (RFC 9293 3.10.7.4). */
+	here = p->seq == (__u32)(c->ack_win >> 32);
+	if (!done && fin && here && !(u->flags & KVPIN_SPLICE_NO_FIN))
 		pass_fin = WORD_FIN;
 	off = done ? c->off_taken + (__u32)(end - u->to) : c->off_taken;
 	local = p->len || fin || rst || done || before < u->to || (c->flags & KVPIN_SPLICE_PROBE);
@@ -124,9 +140,7 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 	 * server, to which all of the client's packets are plain ACKs, would not. */
 	local = local || p->seq + 1 == (__u32)(c->ack_win >> 32);
 	onward = done || acked >= u->to || pass_fin || rst;
-	/* A RST counts where the client's next byte is: of any other the socket here asks the
-	 * client, and who only knows addresses and ports ends nothing (RFC 9293 3.10.7.4). */
-	if (rst && p->seq != (__u32)(c->ack_win >> 32))
+	if (rst && !here)
 		onward = 0;
 	if (!local && !onward)
 		local = 1;
@@ -178,9 +192,9 @@ __noinline int client_in(struct __sk_buff *skb, struct packet *p, struct work *k
 __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *k,
 			  struct kvpin_splice_conn *c)
 {
-	struct kvpin_splice_conn *u = NULL;
-	__u32 peer, server, off, twice = 0;
-	__u64 word = 0;
+	__u32 server, off, twice = 0;
+	struct kvpin_splice_conn *u;
+	__u64 word;
 	struct tcp_head *h;
 	struct rewrite *r;
 
@@ -188,14 +202,9 @@ __noinline int client_out(struct __sk_buff *skb, struct packet *p, struct work *
 		return TC_ACT_UNSPEC;
 	h = &k->head;
 	r = &k->rewrite;
-	peer = c->peer;
-	server = peer - 1;
 	if (p->bits & WORD_ACK)
 		c->ack_win = (__u64)p->ack << 32 | p->win;
-	if (peer)
-		u = bpf_map_lookup_elem(&splice_conns, &server);
-	if (u && u->peer == p->entry + 1)
-		word = u->word;
+	u = server_of(c, p, &server, &word);
 	if (is_giving(word))
 		return TC_ACT_SHOT;
 	rewrite_begin(r, p);

@@ -12,17 +12,29 @@
 #include "splice_pair.bpf.h"
 #include "splice_walk.bpf.h"
 
-/* Tells the server that behind what it has sent there is no room: what of that was lost it may send
- * again, but nothing new. */
-static __always_inline void hold(struct rewrite *r, const struct kvpin_splice_conn *u)
+/* Tells the server of no room behind `end`, in its numbers. */
+static __always_inline void room_until(struct rewrite *r, const struct kvpin_splice_conn *u,
+				       __u32 end)
 {
-	__u32 room = (__u32)u->received - r->ack;
+	__u32 room = end - r->ack;
 
-	if (after(r->ack, (__u32)u->received))
+	if (after(r->ack, end))
 		room = 0;
 	room >>= u->server_wscale & 15;
 	if (r->win > room)
 		r->win = room;
+}
+
+/* What it has sent and was lost it may send again, but nothing new. */
+static __always_inline void hold(struct rewrite *r, const struct kvpin_splice_conn *u)
+{
+	room_until(r, u, (__u32)u->received);
+}
+
+/* The same, in the server's numbers, as behind what the client has said it has room for. */
+static __always_inline __u32 room_end_of(const struct kvpin_splice_conn *u)
+{
+	return (__u32)(u->from + (u->room_end - u->to));
 }
 
 /* What a server's packet is to its own socket: it brings nothing new but the server's end. */
@@ -31,8 +43,8 @@ static __always_inline void to_server_socket(struct rewrite *r, const struct pac
 {
 	rewrite_begin(r, p);
 	r->seq = seq;
-	if (after(p->ack, u->request_end))
-		r->ack = u->request_end;
+	if (after(p->ack, (__u32)u->sent))
+		r->ack = (__u32)u->sent;
 	r->tsecr_add = -u->ts_off;
 }
 
@@ -41,29 +53,28 @@ static __always_inline void to_server_socket(struct rewrite *r, const struct pac
  * only knows addresses and ports is kept off here. */
 static __always_inline int reset_fits(const struct kvpin_splice_conn *u, __u32 seq)
 {
-	__u32 room_end = (__u32)(u->from + (u->room_end - u->to));
 	__u32 own_end =
 		(u->ack_win >> 32) + ((__u32)(u->ack_win & 0xffff) << (u->server_wscale & 15));
 
 	/* A FIN stands before it. */
 	return !after(u->told_server, seq) &&
-	       (!after(seq, room_end + 1) || !after(seq, own_end + 1));
+	       (!after(seq, room_end_of(u) + 1) || !after(seq, own_end + 1));
 }
 
 /* The pair is not taken. */
 static __always_inline int server_in_back(struct __sk_buff *skb, struct packet *p, struct work *k,
 					  struct kvpin_splice_conn *u, __u32 off)
 {
-	int clamp = (u->flags & KVPIN_SPLICE_CLIENT_FIN) && after(p->ack, u->request_end);
+	int clamp = (u->flags & KVPIN_SPLICE_CLIENT_FIN) && after(p->ack, (__u32)u->sent);
 	struct rewrite *r = &k->rewrite;
 
 	if (!off && !u->ts_off && !clamp)
 		return TC_ACT_UNSPEC;
 	rewrite_begin(r, p);
 	r->seq = p->seq - off;
-	/* The server acknowledges a FIN that its socket here never sent. */
+	/* The server acknowledges a FIN that its socket here has not sent, or not yet. */
 	if (clamp)
-		r->ack = u->request_end;
+		r->ack = (__u32)u->sent;
 	r->tsecr_add = -u->ts_off;
 	packet_rewrite(skb, p, &k->head, r);
 	return TC_ACT_UNSPEC;
@@ -194,7 +205,7 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 	struct kvpin_splice_conn *c;
 	struct tcp_head *h;
 	struct rewrite *r;
-	__u32 off, client;
+	__u32 off, client, fin;
 	__u64 word;
 
 	if (!p || !k || !u)
@@ -206,11 +217,15 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 		return TC_ACT_SHOT;
 	rewrite_begin(r, p);
 	if (is_taken(word)) {
-		/* The client acknowledges; the socket only repeats itself, or probes. */
-		if (p->bits & (WORD_FIN | WORD_RST)) {
+		/* The client acknowledges; the socket only repeats itself, or probes. Its end is
+		 * the client's if the daemon has said so, or else a dead daemon's. */
+		fin = (p->bits & WORD_FIN) && (u->flags & KVPIN_SPLICE_CLIENT_FIN);
+		if ((p->bits & WORD_RST) || ((p->bits & WORD_FIN) && !fin)) {
 			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_ORPHAN);
 			return TC_ACT_SHOT;
 		}
+		if (fin)
+			seq_raise(&u->sent, p->seq + fin_sent(u, p), u->acked);
 		client = u->peer - 1;
 		c = bpf_map_lookup_elem(&splice_conns, &client);
 		r->ack = u->told_server;
@@ -221,8 +236,10 @@ __noinline int server_out(struct __sk_buff *skb, struct packet *p, struct work *
 			u->told_server = r->ack;
 			hold(r, u);
 		} else if (!p->len) {
-			if (p->seq != u->request_end - 1)
+			/* A FIN, or a probe: the socket wants to see the answer. */
+			if (p->seq != (__u32)u->sent - 1)
 				return TC_ACT_SHOT;
+			room_until(r, u, room_end_of(u));
 			__sync_fetch_and_or(&u->flags, KVPIN_SPLICE_PROBE);
 		}
 	} else {

@@ -162,12 +162,14 @@ enum kvpin_splice_flag {
 	KVPIN_SPLICE_SERVER_FIN =
 		1 << 4, /* the server has ended the connection: not to be used again */
 	KVPIN_SPLICE_SERVER_RST = 1 << 5,
-	KVPIN_SPLICE_CLIENT_FIN = 1 << 6, /* the client's FIN or RST was passed to the server */
+	KVPIN_SPLICE_CLIENT_FIN = 1 << 6, /* the client's FIN or RST was passed to the server, or
+					   * the daemon is about to: its socket's FIN is let out */
 	KVPIN_SPLICE_NO_FIN = 1 << 7,  /* a request waits behind: a client's FIN is the daemon's */
 	KVPIN_SPLICE_NO_TS = 1 << 8,   /* the client does not want timestamps */
 	KVPIN_SPLICE_NO_SACK = 1 << 9, /* the server does not want SACK */
 	KVPIN_SPLICE_ODD_OPTIONS = 1 << 10, /* TCP options in a layout that is not understood */
-	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe: let it see the answer */
+	KVPIN_SPLICE_PROBE = 1 << 11, /* the socket sent a keepalive probe, or the client's FIN: let
+				       * it see the answer */
 	KVPIN_SPLICE_CLOSED = 1 << 12, /* the daemon closed the socket: a SYN ends the entry */
 	KVPIN_SPLICE_OVER = 1 << 13,   /* nobody's: no packet belongs to it */
 	KVPIN_SPLICE_BROKEN = 1 << 14, /* client's: given back while bytes of its socket before `to`

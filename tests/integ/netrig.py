@@ -9,15 +9,19 @@ import ctypes
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
+import threading
 
 import harness
 
 WIRE = os.path.join(harness.BUILD, "tests", "kvpin-wire")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
+# include/uapi/linux/if_tun.h
+TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454ca, 1, 0x1000
 # ETHTOOL_SRXCSUM, _STXCSUM, _SSG, _STSO, _SGSO, _SGRO of include/uapi/linux/ethtool.h
 OFFLOADS = (0x15, 0x17, 0x19, 0x1f, 0x24, 0x2c)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -68,6 +72,7 @@ class Rig:
     def __init__(self):
         self.mark = f"{os.getpid() % 100000}"
         self.names, self.devices, self.wires, self.links = [], [], [], 0
+        self.tuns = []
         self.home = None  # kvpin's namespace; None: the test's
 
     def move(self, rules):
@@ -153,6 +158,20 @@ class Rig:
         return Peer(peer.name, {4: f"{net}.2", 6: f"[{net6}:2]"},
                     {4: f"{net}.1", 6: f"[{net6}:1]"}, here)
 
+    def headless(self, what):
+        """A peer on a link without Ethernet heads: tun devices, which a thread carries the packets
+        between."""
+        self.links += 1
+        n, octet = self.links, int(self.mark) % 200 + 20
+        name = self.namespace(what)
+        here, there = f"kv{self.mark}t{n}", f"kv{self.mark}n{n}"
+        self.tuns.append(Tuns((self.home, here), (name, there)))
+        for where, device, last in ((self.home, here, 1), (name, there, 2)):
+            with inside(where):
+                ip("addr", "add", f"10.{octet}.{n}.{last}/24", "dev", device)
+                ip("link", "set", device, "up")
+        return Peer(name, {4: f"10.{octet}.{n}.2"}, {4: f"10.{octet}.{n}.1"}, here)
+
     def behind(self, peer, family=4):
         """A namespace that only the peer, its router, is linked to; family: of the address by which
         kvpin's host knows the router for IPv4 (RTA_GATEWAY, RTA_VIA)."""
@@ -186,12 +205,50 @@ class Rig:
         for process in self.wires:
             process.terminate()
             counts.append(process.communicate(timeout=10)[0].strip())
+        for tuns in self.tuns:
+            tuns.close()
         for device in self.devices:
             subprocess.run(["ip", "link", "del", device], capture_output=True)
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name], capture_output=True)
-        self.wires, self.devices, self.names = [], [], []
+        self.wires, self.devices, self.names, self.tuns = [], [], [], []
         return counts
+
+
+class Tuns(threading.Thread):
+    """Two tun devices; what leaves by one comes in by the other."""
+
+    def __init__(self, *ends):
+        super().__init__(daemon=True)
+        self.fds = [self.make(*end) for end in ends]
+        self.stop = os.pipe()
+        self.start()
+
+    @staticmethod
+    def make(namespace, device):
+        with inside(namespace):
+            fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", device.encode(),
+                                                   IFF_TUN | IFF_NO_PI))
+        return fd
+
+    def run(self):
+        while True:
+            ready = select.select([*self.fds, self.stop[0]], [], [])[0]
+            if self.stop[0] in ready:
+                return
+            for fd in ready:
+                try:
+                    os.write(self.fds[fd == self.fds[0]], os.read(fd, 65536))
+                except OSError:
+                    pass  # a device that is not up yet
+
+    def close(self):
+        """The devices go with their descriptors."""
+        os.close(self.stop[1])
+        self.join()
+        for fd in (*self.fds, self.stop[0]):
+            os.close(fd)
 
 
 class Peer:

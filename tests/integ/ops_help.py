@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """What the cases of running it share: a configuration file, a reload, a stream that goes on."""
 import collections
+import ctypes
+import os
 import re
 import signal
 import subprocess
 import threading
+
+import pytest
 
 import harness
 from harness import wait_until
@@ -46,6 +50,43 @@ def reload(kvpin, how="command"):
     kvpin.kill(signal.SIGHUP)
     wait_until(lambda: kvpin.output().count("reload") > before)
     return None
+
+
+class OnlyMain:
+    """Within the block all threads of a process but its main one stand still. None of its methods
+    may be called by another thread than the first."""
+
+    SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17  # PTRACE_*
+    WALL = 0x40000000
+
+    def __init__(self, process):
+        self.main, self.libc = process.pid, ctypes.CDLL(None, use_errno=True)
+        self.libc.ptrace.argtypes = [ctypes.c_long] * 4
+        self.others = [int(tid) for tid in os.listdir(f"/proc/{self.main}/task")
+                       if int(tid) != self.main]
+
+    def ask(self, what, tid):
+        if self.libc.ptrace(what, tid, 0, 0):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def __enter__(self):
+        for tid in self.others:
+            try:
+                self.ask(self.SEIZE, tid)
+            except PermissionError:
+                pytest.skip("threads of other processes must not be traced here")
+            self.ask(self.INTERRUPT, tid)
+            os.waitpid(tid, self.WALL)
+        return self
+
+    def __exit__(self, *_):
+        for tid in self.others:
+            self.ask(self.DETACH, tid)
+
+    def slept(self):
+        """How often the main thread has waited for something."""
+        with open(f"/proc/{self.main}/task/{self.main}/status") as f:
+            return int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", f.read()).group(1))
 
 
 class Stream(threading.Thread):

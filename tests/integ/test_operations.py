@@ -14,7 +14,7 @@ import xxhash
 
 import harness
 from harness import NO_CHECKS, Client, unacked, wait_until
-from ops_help import Stream, server_of
+from ops_help import OnlyMain, Stream, server_of
 from rawserver import reply
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -102,6 +102,22 @@ def test_a_request_that_arrived_before_sigterm_is_answered(start, where):
     kvpin.kill(signal.SIGTERM)
     kvpin.kill(signal.SIGCONT)
     assert client.answer()[2] == b"served"
+    assert client.ended() == "fin"
+    assert kvpin.wait(5) == 0
+
+
+def test_a_drain_waits_for_a_worker_that_stands_still(start):
+    """It has a client in its listener's queue, and nobody counts that one yet."""
+    kvpin = start.kvpin([start.raw()], *NO_CHECKS, "--workers", "1")
+    with OnlyMain(kvpin) as main:
+        client = start.client(kvpin)
+        client.send(REQUEST)
+        kvpin.kill(signal.SIGTERM)
+        kvpin.wait_line("msg=draining")
+        before = main.slept()
+        wait_until(lambda: main.slept() > before + 5)
+        assert "msg=drained" not in kvpin.output()
+    assert client.answer()[2] == b"raw0"
     assert client.ended() == "fin"
     assert kvpin.wait(5) == 0
 

@@ -10,8 +10,9 @@ import pytest
 
 import netrig
 import test_splice_cut
-from splice_help import attached, request, same
+from splice_help import STREAM, attached, request, same
 from harness import pattern
+from rawserver import chunked
 
 pytestmark = [pytest.mark.splice_only,
               pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")]
@@ -359,29 +360,78 @@ def test_a_client_behind_a_router(rig, start, splices, family, via):
     assert splice.taken() >= 12, splice.status()
 
 
-def test_a_client_whose_router_changes(rig, start, splices):
+@pytest.mark.parametrize("who, family", [("daemon", 4), ("successor", 4), ("successor", 6),
+                                         ("successor-late", 4)])
+def test_a_client_whose_router_changes(rig, start, splices, who, family):
+    """The rest of the stream goes by the new one; that of a dead daemon too when another has
+    started, before the change or behind it."""
+    go, pieces = threading.Event(), [pattern(1000, i) for i in range(100)]
+
+    def serve(conn):
+        conn.read()
+        conn.send(STREAM + b"5\r\nhello\r\n")
+        go.wait(30)
+        conn.send(chunked(*pieces))
+
     near = rig.peer("r")
     client = rig.behind(near)
-    splice = splices([start.sim("gpu0", "uvicorn")], listen=f"{near.kvpin[4]}:0")
-    one = client.client(splice.kvpin, 4, timeout=30)
+    # To 127.0.0.1 no client's ACK finds its way behind a change of routes when nobody probes.
+    far = rig.peer("s") if who != "daemon" else None
+    with netrig.inside(far and far.name):
+        raw = start.raw(serve, host=far.own[family].strip("[]") if far else "127.0.0.1")
+    splice = splices([raw], listen=f"{near.kvpin[family]}:0")
+    one = client.client(splice.kvpin, family, timeout=30)
     start.clients.append(one)
-    one.send(request("/sse/1000/2000/150", "s"))
+    one.send(request("/", "s"))
     assert one.head()[0] == 200
     splice.wait_running()
+    if who != "daemon":
+        splice.kvpin.kill()
+        splice.kvpin.wait()
+    if who == "successor":
+        splices([raw], "--steer-pin", splice.kvpin.pin)
     # Another address of the same link, of a device with a MAC of its own, is the router from now
     # on; who goes on sending to the old one sends to nobody.
-    old, new = near.own[4], near.own[4].rpartition(".")[0] + ".3"
+    old = near.own[family].strip("[]")
+    new, bits = old[:-1] + "3", ("24", "64")[family == 6]
     base, other = near.device.replace("h", "p"), f"kv{rig.mark}m"
     ns = ("-n", near.name)
     netrig.ip(*ns, "link", "add", other, "link", base, "type", "macvlan", "mode", "bridge")
-    netrig.ip(*ns, "addr", "add", f"{new}/24", "dev", other)
+    netrig.ip(*ns, "addr", "add", f"{new}/{bits}", "dev", other, *["nodad"] * (family == 6))
     netrig.ip(*ns, "link", "set", other, "up")
-    net = client.own[4].rpartition(".")[0] + ".0/24"
+    net = client.own[family].strip("[]")[:-1] + f"{'' if family == 6 else '0'}/{bits}"
     netrig.ip("route", "replace", net, "via", new)
     netrig.ip(*ns, "link", "set", base, "address", "02:00:00:00:00:99")
-    netrig.ip(*ns, "addr", "del", f"{old}/24", "dev", base)
-    assert len(b"".join(one.chunks())) == 150000
-    assert splice.taken() == 1, splice.status()
+    netrig.ip(*ns, "addr", "del", f"{old}/{bits}", "dev", base)
+    if who == "successor-late":
+        splices([raw], "--steer-pin", splice.kvpin.pin)
+    go.set()
+    assert b"".join(one.chunks()) == b"hello" + b"".join(pieces)
+    assert who != "daemon" or splice.taken() == 1
+
+
+@pytest.mark.parametrize("listen", ["wildcard", "address"])
+@pytest.mark.parametrize("where", ["client", "server"])
+def test_a_link_without_ethernet_heads_is_the_relays(rig, start, splices, where, listen):
+    """The program could not read its packets; nothing is lost, and the reason is counted."""
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("no /dev/net/tun")
+    peer = rig.headless("t")
+    if where == "client":
+        sims = [start.sim("gpu0", "uvicorn")]
+        splice = splices(sims, listen=f"{peer.kvpin[4]}:0" if listen == "address" else "0.0.0.0:0")
+        client = peer.client(splice.kvpin)
+        start.clients.append(client)
+    else:
+        splice = splices([peer.sim(start, "gpu0")],
+                         listen="127.0.0.1:0" if listen == "address" else "0.0.0.0:0")
+        client = start.client(splice.kvpin)
+    use(client, 4, 10)
+    client.send(request("/bytes/1000000?seed=7", "s"))
+    same(client.answer()[2], pattern(1000000, 7))
+    assert peer.device not in splice.status()["splice_devices"]
+    assert peer.device not in {device for device, _ in attached()}
+    assert not splice.taken() and splice.status()["splice_refused"]["no_device"]
 
 
 class Chained:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The splice path between a client and a server whose every segment a test makes by hand: junk
 behind an answer's end that stands in one packet with good bytes which the client lacks, a server's
-RST, sequence numbers that wrap."""
+RST, packets of others, sequence numbers that wrap."""
 import itertools
 import os
+import socket
+import struct
+import threading
 import time
 
 import pytest
 
-from harness import pattern
+from harness import pattern, unacked, wait_until
 from rawserver import chunked
-from rawtcp import FIN, RST, RawServer, RawTcp
-from splice_help import CHUNKED, request
+from rawtcp import ETH_P_IP, FIN, RST, RawServer, RawTcp
+from splice_help import CHUNKED, attached, request
 from test_splice_net import rig  # pylint: disable=unused-import
 
 pytestmark = [pytest.mark.splice_only,
@@ -226,6 +229,77 @@ def test_an_ack_of_what_nobody_has_sent_ends_nothing(rig, start, splices):
     server.send(b"0\r\n\r\n")
     client.exactly(5)
     assert splice.kvpin.wait_requests(1)[0]["outcome"] == "ok"
+
+
+# ---- in the name of this host
+
+
+class Eye:
+    """What goes over lo, as far as the program lets it."""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+        self.sock.bind(("lo", ETH_P_IP))
+        self.sock.setblocking(False)
+
+    def next_byte(self, port):
+        """(the other's port, the next sequence number) of who has that port, by the last packet to
+        it."""
+        found = None
+        try:
+            while True:
+                packet = self.sock.recv(65536)
+                head = (packet[0] & 15) * 4
+                other, to, _, ack = struct.unpack(">HHII", packet[head:head + 12])
+                if packet[9] == socket.IPPROTO_TCP and to == port:
+                    found = other, ack
+        except BlockingIOError:
+            return found
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_from_elsewhere_in_the_name_of_this_host_ends_nothing(rig, start, splices, who):
+    """At the very number where it would count. The stack does not take such a packet either, but the
+    program looks first."""
+    conns, go = [], threading.Event()
+
+    def serve(conn):
+        conn.read()
+        conns.append(conn)
+        conn.send(CHUNKED + PIECE)
+        go.wait(20)
+
+    elsewhere = rig.peer("c")
+    server = start.raw(serve)
+    splice = splices([server], listen=f"{elsewhere.kvpin[4]}:0")
+    client = start.client(splice.kvpin)
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    assert (elsewhere.device, "ingress") in attached()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    eye = Eye()
+    conns[0].send(PIECE)
+    wait_until(lambda: not unacked(conns[0].sock))
+    address, port = (client.sock.getsockname() if who == "client" else server.addr)
+    other, number = eye.next_byte(port)
+    forger = RawTcp.__new__(RawTcp)
+    forger.open(elsewhere, 10, number)
+    forger.ends, forger.ports = (socket.inet_aton(address),) * 2, (port, other)
+    forger.reset(0)
+    # What the same device brings behind it is served.
+    second = elsewhere.client(splice.kvpin)
+    start.clients += [forger, second]
+    conns[0].send(PIECE)
+    assert client.exactly(3 * len(PIECE)) == 3 * PIECE
+    second.send(b"GARBAGE\r\n\r\n")
+    assert second.head()[0] == 400
+    assert splice.kvpin.status("backends")["backends"][0]["inflight"] == 1
+    assert splice.running() == 1
+    conns[0].send(b"0\r\n\r\n")
+    go.set()
+    assert client.exactly(5) == b"0\r\n\r\n"
+    assert {row["outcome"] for row in splice.kvpin.wait_requests(2)} == {"ok", "refused"}
 
 
 # ---- sequence numbers that wrap

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Loading, attaching, and what is asked of the maps.
- *
- * Attaching: a tcx link per device and direction (6.6 and later), so that nothing outlives the
- * process; else filters of a clsact qdisc (tc_keeper.h). For tests KVPIN_SPLICE_HOOK=clsact in the
- * environment forbids the links. Either way the program passes on what is not its own, so
- * that others on the same hook see it.
+ * Loading, and what is asked of the maps; splice_attach.c has the devices.
  */
 #include "kern/kern_splice.h"
 
@@ -20,42 +15,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "kern/kern.h"
 #include "kern/kern_log.h"
 #include "kern/kern_private.h"
+#include "kern/kern_splice_private.h"
 #include "kern/privilege.h"
-#include "kern/splice_pins.h"
-#include "kern/tc_filter.h"
+#include "kern/splice_attach.h"
 #include "splice.skel.h"
 #include "splice_old.skel.h"
-
-/* include/uapi/linux/bpf.h of 6.6; the headers of the build machine may be older. */
-#define ATTACH_TCX_INGRESS 46
-#define ATTACH_TCX_EGRESS  47
-
-enum { HOOK_INGRESS, HOOK_EGRESS, HOOK_NR };
-
-/* One device and direction. */
-struct hook {
-	int ifindex, direction;
-	int link_fd;  /* tcx; -1: none */
-	uint32_t pin; /* number in its pin's name */
-};
-
-struct kern_splice_private {
-	struct splice_bpf *skel;
-	int nr_cpus;
-	int counters_fd, refusals_fd;
-	uint32_t nr_hooks, pin_nr;
-	struct kern_rings rings;
-	struct hook hook[DEVICES_MAX * HOOK_NR];
-	struct splice_pins pins;
-	bool pinning;
-	uint32_t prog_id;
-	/* Devices that got their clsact qdisc from us. */
-	struct device_set qdiscs;
-};
 
 static int check(const struct kern_splice_params *p, const struct kern_text *t)
 {
@@ -110,19 +77,11 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Tests want what kernels before 6.6 get. */
-static bool as_on_old(void)
-{
-	const char *forced = secure_getenv("KVPIN_SPLICE_HOOK");
-
-	return forced && !strcmp(forced, "clsact");
-}
-
 /* One source makes both, with the same maps and programs in the same order. */
 static struct splice_bpf *skel_open(void)
 {
 	struct btf *kernel = btf__load_vmlinux_btf();
-	bool old = as_on_old() || !kernel ||
+	bool old = splice_attach_as_on_old() || !kernel ||
 		   btf__find_by_name_kind(kernel, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) < 0;
 
 	_Static_assert(sizeof(struct splice_bpf) == sizeof(struct splice_old_bpf), "the same");
@@ -258,96 +217,24 @@ void kern_splice_inherited(const struct kern_splice *k,
 			each(arg, &pins->old[i].legacy.conns[pins->old[i].legacy.entry[n]]);
 }
 
-/* ---- attaching ---- */
-
-static int attach_filter(struct kern_splice *k, struct hook *hook, int prog_fd,
-			 const struct kern_text *t)
+void kern_splice_moved(struct kern_splice *k)
 {
-	struct kern_splice_private *priv = k->private;
-	bool egress = hook->direction == HOOK_EGRESS, made = false;
-	struct bpf_prog_info info = {0};
-	uint32_t bytes = sizeof(info);
-	int err;
+	struct splice_pins *pins = &k->private->pins;
 
-	err = bpf_obj_get_info_by_fd(prog_fd, &info, &bytes);
-	priv->prog_id = info.id;
-	if (!err && priv->pinning)
-		err = splice_pins_note(&priv->pins, egress ? TC_NOTE_EGRESS : TC_NOTE_INGRESS,
-				       hook->ifindex, prog_fd, t);
-	if (!err)
-		err = tc_filter_add(hook->ifindex, egress, prog_fd, priv->prog_id, &made);
-	/* A dead daemon's qdisc is there for its filters; who goes last removes it. */
-	if (priv->pinning && splice_pins_noted_qdisc(&priv->pins, hook->ifindex))
-		made = true;
-	if (made && !device_has(&priv->qdiscs, hook->ifindex)) {
-		device_add(&priv->qdiscs, hook->ifindex);
-		if (!err && priv->pinning)
-			err = splice_pins_note(&priv->pins, TC_NOTE_QDISC, hook->ifindex, prog_fd,
-					       t);
-	}
-	return err;
+	for (unsigned int i = 0; i < pins->nr_old; i++)
+		splice_legacy_moved(&pins->old[i].legacy);
 }
 
-static int attach_link(const struct hook *hook, int prog_fd)
-{
-	if (as_on_old())
-		return -EOPNOTSUPP;
-	return bpf_link_create(
-		prog_fd, hook->ifindex,
-		hook->direction == HOOK_INGRESS ? ATTACH_TCX_INGRESS : ATTACH_TCX_EGRESS, NULL);
-}
-
-static int attach_one(struct kern_splice *k, int ifindex, int direction, const struct kern_text *t)
-{
-	struct kern_splice_private *priv = k->private;
-	int prog_fd = bpf_program__fd(priv->skel->progs.splice_packet), err = 0;
-	struct hook *hook = &priv->hook[priv->nr_hooks];
-
-	*hook = (struct hook){.ifindex = ifindex, .direction = direction, .pin = priv->pin_nr++};
-	hook->link_fd = attach_link(hook, prog_fd);
-	if (hook->link_fd < 0 && priv->nr_hooks && k->tcx)
-		return hook->link_fd;
-	if (hook->link_fd >= 0)
-		k->tcx = true;
-	else
-		err = attach_filter(k, hook, prog_fd, t);
-	/* Of one that failed too something may be there. */
-	priv->nr_hooks++;
-	return err;
-}
-
-static int attach(struct kern_splice *k, const struct kern_splice_params *p,
-		  const struct kern_text *t)
-{
-	for (unsigned int i = 0; i < p->devices.nr; i++) {
-		int ifindex = p->devices.ifindex[i], err = 0;
-
-		/* On lo a packet that leaves comes in at once: one look is enough. */
-		if (ifindex != DEVICE_LOOPBACK)
-			err = attach_one(k, ifindex, HOOK_INGRESS, t);
-		if (!err)
-			err = attach_one(k, ifindex, HOOK_EGRESS, t);
-		if (err)
-			return KERN_SAY(t, err, "splice: cannot attach to device %d: %s", ifindex,
-					err == -ENOTUNIQ
-						? "it has an ingress qdisc, which takes clsact's "
-						  "place (tc qdisc del dev DEVICE ingress)"
-						: strerror(-err));
-		device_add(&k->devices, ifindex);
-	}
-	return 0;
-}
+/* ---- life ---- */
 
 static int publish(struct kern_splice *k, const struct kern_text *t)
 {
 	struct kern_splice_private *priv = k->private;
-	int links[DEVICES_MAX * HOOK_NR], err;
-	uint32_t nr = k->tcx ? priv->nr_hooks : 0;
+	int links[SPLICE_HOOKS_MAX], err;
+	uint32_t nr = splice_attach_links(k, links);
 
 	if (!priv->pinning)
 		return 0;
-	for (uint32_t i = 0; i < nr; i++)
-		links[i] = priv->hook[i].link_fd;
 	err = splice_pins_publish(&priv->pins, bpf_map__fd(priv->skel->maps.splice_config),
 				  bpf_map__fd(priv->skel->maps.splice_conns), links, nr, t);
 	if (err)
@@ -358,75 +245,6 @@ static int publish(struct kern_splice *k, const struct kern_text *t)
 				strerror(-err));
 	return 0;
 }
-
-static void hook_end(struct kern_splice *k, struct hook *hook)
-{
-	if (hook->link_fd >= 0)
-		close(hook->link_fd);
-	else if (!k->tcx)
-		tc_filter_del(hook->ifindex, hook->direction == HOOK_EGRESS, k->private->prog_id);
-}
-
-int kern_splice_attach(struct kern_splice *k, int ifindex)
-{
-	struct kern_splice_private *priv = k->private;
-	struct kern_text t = {0}; /* of filters, which are not made here */
-	uint32_t before = priv->nr_hooks;
-	int err = 0;
-
-	if (device_has(&k->devices, ifindex))
-		return 0;
-	if (!k->tcx)
-		return -EPERM;
-	if (!device_fits(ifindex))
-		return -ENODEV;
-	if (k->devices.nr == DEVICES_MAX || before + HOOK_NR > DEVICES_MAX * HOOK_NR)
-		return -E2BIG;
-	for (int d = HOOK_INGRESS; d < HOOK_NR && !err; d++) {
-		err = attach_one(k, ifindex, d, &t);
-		if (!err && priv->pinning)
-			err = splice_pins_add(&priv->pins, priv->hook[priv->nr_hooks - 1].link_fd,
-					      priv->hook[priv->nr_hooks - 1].pin);
-	}
-	if (!err) {
-		device_add(&k->devices, ifindex);
-		return 0;
-	}
-	while (priv->nr_hooks > before) {
-		splice_pins_remove(&priv->pins, priv->hook[--priv->nr_hooks].pin);
-		hook_end(k, &priv->hook[priv->nr_hooks]);
-	}
-	return err;
-}
-
-void kern_splice_detach(struct kern_splice *k, int ifindex)
-{
-	struct kern_splice_private *priv = k->private;
-
-	device_remove(&k->devices, ifindex);
-	for (uint32_t i = 0; i < priv->nr_hooks;) {
-		if (priv->hook[i].ifindex != ifindex) {
-			i++;
-			continue;
-		}
-		if (priv->pinning)
-			splice_pins_remove(&priv->pins, priv->hook[i].pin);
-		hook_end(k, &priv->hook[i]);
-		priv->hook[i] = priv->hook[--priv->nr_hooks];
-	}
-}
-
-static void detach(struct kern_splice *k)
-{
-	struct kern_splice_private *priv = k->private;
-
-	for (uint32_t i = 0; i < priv->nr_hooks; i++)
-		hook_end(k, &priv->hook[i]);
-	for (unsigned int i = 0; i < priv->qdiscs.nr; i++)
-		tc_qdisc_del(priv->qdiscs.ifindex[i]);
-}
-
-/* ---- life ---- */
 
 int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, char *why,
 		     size_t why_bytes)
@@ -457,7 +275,7 @@ int kern_splice_open(struct kern_splice *k, const struct kern_splice_params *p, 
 	if (!err)
 		err = views(k, p, &t);
 	if (!err)
-		err = attach(k, p, &t);
+		err = splice_attach(k, &p->devices, &t);
 	if (!err)
 		err = publish(k, &t);
 	if (err)
@@ -474,7 +292,7 @@ void kern_splice_close(struct kern_splice *k)
 	/* With its pins go the filters, when the privilege to remove them has been given up. */
 	if (priv->pinning)
 		splice_pins_end(&priv->pins);
-	detach(k);
+	splice_detach(k);
 	if (k->conns)
 		munmap(k->conns, view_bytes(k->nr_conns * sizeof(*k->conns)));
 	if (k->buckets)
@@ -505,6 +323,14 @@ static bool same_addresses(const struct kvpin_splice_conn *a, const struct kvpin
 	return a->local_port == b->local_port && a->remote_port == b->remote_port &&
 	       !memcmp(a->local, b->local, sizeof(a->local)) &&
 	       !memcmp(a->remote, b->remote, sizeof(a->remote));
+}
+
+/* The hop first: until `ifindex` is changed too, a packet may go astray and is sent again. */
+void kern_splice_way_set(struct kvpin_splice_conn *c, const struct device_way *way)
+{
+	memcpy(c->hop, way->hop, sizeof(c->hop));
+	__atomic_store_n(&c->hop_family, (uint16_t)way->family, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->ifindex, (uint32_t)way->ifindex, __ATOMIC_SEQ_CST);
 }
 
 int kern_splice_add(struct kern_splice *k, uint32_t entry)

@@ -91,6 +91,16 @@ void kern_splice_inherited(const struct kern_splice *k,
 			   void (*each)(void *arg, const struct kvpin_splice_conn *server),
 			   void *arg);
 
+/**
+ * kern_splice_moved() - ways have changed: look where the packets of dead daemons' streams go now
+ *
+ * The caller serialises it with kern_splice_tick().
+ */
+void kern_splice_moved(struct kern_splice *k);
+
+/** kern_splice_way_set() - packets to @c's peer go this way from now on */
+void kern_splice_way_set(struct kvpin_splice_conn *c, const struct device_way *way);
+
 /** kern_splice_add() - packets of k->conns[@entry] are looked at from now on; its addresses are
  * set. What stood there with the same addresses is one that is over. The caller serialises it with
  * kern_splice_del(); no system call. Returns 0, or -E2BIG: its bucket is full. */

@@ -10,6 +10,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/addr.h"
+#include "kern/kern_splice.h"
 #include "kern/pins_dir.h"
 
 /* Is its server still at it? `counted` ends with the server's last byte, TAKEN with the client's
@@ -22,17 +24,22 @@ static bool runs(const struct kvpin_splice_conn *c)
 	       !(__atomic_load_n(&c->flags, __ATOMIC_RELAXED) & KVPIN_SPLICE_OVER);
 }
 
-static void find(struct splice_legacy *l, uint32_t nr_conns)
+static void find(struct splice_legacy *l)
 {
 	uint32_t nr = 0;
 
-	for (uint32_t i = 0; i < nr_conns; i++)
+	for (uint32_t i = 0; i < l->nr_conns; i++)
 		nr += runs(&l->conns[i]);
 	l->entry = nr ? malloc(nr * sizeof(*l->entry)) : NULL;
 	/* Between the two looks they only become fewer. */
-	for (uint32_t i = 0; l->entry && l->nr < nr && i < nr_conns; i++)
+	for (uint32_t i = 0; l->entry && l->nr < nr && i < l->nr_conns; i++)
 		if (runs(&l->conns[i]))
 			l->entry[l->nr++] = i;
+}
+
+static size_t conns_bytes(const struct splice_legacy *l)
+{
+	return (size_t)l->nr_conns * sizeof(*l->conns);
 }
 
 void splice_legacy_open(struct splice_legacy *l, const char *dir,
@@ -52,14 +59,15 @@ void splice_legacy_open(struct splice_legacy *l, const char *dir,
 		return;
 	if (!bpf_obj_get_info_by_fd(fd, &info, &bytes) && info.type == BPF_MAP_TYPE_ARRAY &&
 	    info.value_size == sizeof(*l->conns)) {
-		l->bytes = (size_t)info.max_entries * sizeof(*l->conns);
-		mem = mmap(NULL, l->bytes, PROT_READ, MAP_SHARED, fd, 0);
+		l->nr_conns = info.max_entries;
+		mem = mmap(NULL, conns_bytes(l), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	}
 	close(fd);
 	if (mem == MAP_FAILED)
 		return;
 	l->conns = mem;
-	find(l, info.max_entries);
+	find(l);
+	splice_legacy_moved(l);
 }
 
 void splice_legacy_look(struct splice_legacy *l, uint64_t before_ns)
@@ -74,10 +82,48 @@ void splice_legacy_look(struct splice_legacy *l, uint64_t before_ns)
 	}
 }
 
+static void addr_of(struct addr *a, const __be32 words[4])
+{
+	*a = (struct addr){0};
+	if (words[1] | words[2] | words[3]) {
+		a->in6.sin6_family = AF_INET6;
+		memcpy(&a->in6.sin6_addr, words, sizeof(a->in6.sin6_addr));
+	} else {
+		a->in4.sin_family = AF_INET;
+		a->in4.sin_addr.s_addr = words[0];
+	}
+}
+
+static void hop_look(struct kvpin_splice_conn *c)
+{
+	struct addr to, from;
+	struct device_way way;
+
+	addr_of(&to, c->remote);
+	addr_of(&from, c->local);
+	if (c->ifindex != DEVICE_LOOPBACK && !device_towards(&to, &from, &way) &&
+	    way.ifindex == (int)c->ifindex)
+		kern_splice_way_set(c, &way);
+}
+
+void splice_legacy_moved(struct splice_legacy *l)
+{
+	for (uint32_t i = 0; i < l->nr; i++) {
+		struct kvpin_splice_conn *server = &l->conns[l->entry[i]];
+		uint32_t client = server->peer - 1;
+
+		if (!runs(server))
+			continue;
+		hop_look(server);
+		if (client < l->nr_conns)
+			hop_look(&l->conns[client]);
+	}
+}
+
 void splice_legacy_close(struct splice_legacy *l)
 {
 	if (l->conns)
-		munmap((void *)l->conns, l->bytes);
+		munmap(l->conns, conns_bytes(l));
 	free(l->entry);
 	memset(l, 0, sizeof(*l));
 }

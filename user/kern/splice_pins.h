@@ -6,9 +6,10 @@
  * Happy path: splice_pins_begin() makes and locks a directory, splice_pins_publish() pins and puts
  * it in place, splice_pins_end() removes it. A dead daemon's directory is found unlocked: it is put
  * aside, and its program runs beside this daemon's own until no connection has used it for a while
- * (splice_pins_tick()). So the two never write to one map, and may be of different versions; of
- * another version's only `used_ns` is read, which never moves (include/kvpin_splice_abi.h), of the
- * same version's the streams too that still run (splice_legacy.h).
+ * (splice_pins_tick()). So the two programs never write to one map, and may be of different
+ * versions; of another version's only `used_ns` is read, which never moves
+ * (include/kvpin_splice_abi.h), of the same version's the streams too that still run, whose
+ * gateways are kept true (splice_legacy.h).
  */
 #ifndef KERN_SPLICE_PINS_H
 #define KERN_SPLICE_PINS_H

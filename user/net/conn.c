@@ -313,8 +313,10 @@ static void on_client_event(uv_poll_t *poll, int status, int events)
 			conn_close(c, CONN_CLOSE_CLIENT_GONE);
 			break;
 		}
-		if (events & UV_DISCONNECT)
+		if (events & UV_DISCONNECT) {
 			c->client_rdhup = true;
+			splice_client_ended(c);
+		}
 		break;
 	case CONN_LINGER:
 		linger_read(c);

@@ -133,6 +133,14 @@ void splice_unhold(struct conn *c);
 /** splice_look() - CONN_SPLICE: is it back, or to be taken back? After that c->state may be any. */
 void splice_look(struct conn *c);
 
+/**
+ * splice_client_ended() - CONN_SPLICE: the client's FIN has come to its socket
+ *
+ * The server is told at once, and decides, as attempt_pass_eof() does; unless requests wait in
+ * front of it.
+ */
+void splice_client_ended(struct conn *c);
+
 /** splice_server_ended() - CONN_SPLICE: the server's socket has an end or an error */
 void splice_server_ended(struct conn *c);
 

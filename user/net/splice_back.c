@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "net/dispatch.h"
@@ -237,6 +238,21 @@ void splice_look(struct conn *c)
 		}
 	}
 	resume(c, ks->flags & KVPIN_SPLICE_CUT);
+}
+
+/*
+ * Most often the program has passed it on already, once; a FIN of the socket's own is sent until
+ * the server has acknowledged it. The program does not see one that came while the answer was
+ * taken.
+ */
+void splice_client_ended(struct conn *c)
+{
+	struct kvpin_splice_conn *ks = splice_kconn(c->worker, &c->current->splice);
+
+	if (buf_len(&c->in) > c->x->ready || sock_unread(c->sock.fd))
+		return;
+	__atomic_fetch_or(&ks->flags, KVPIN_SPLICE_CLIENT_FIN, __ATOMIC_SEQ_CST);
+	shutdown(c->current->sock.fd, SHUT_WR);
 }
 
 void splice_server_ended(struct conn *c)

@@ -49,6 +49,12 @@ void splice_sock_moved(struct worker *w, struct splice_sock *s, int fd, const st
  * is IPv4 */
 void splice_addr_words(const struct addr *a, __be32 words[4], __be16 *port);
 
+/** splice_is_v4() - do its packets go by IPv4? */
+static inline bool splice_is_v4(const struct addr *a)
+{
+	return a->sa.sa_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr);
+}
+
 /** splice_refuse() - count why an answer stays with the relay; returns false */
 bool splice_refuse(struct worker *w, enum kvpin_splice_refusal reason);
 

@@ -50,8 +50,10 @@ static int find_devices(struct device_set *set, const struct config *config, cha
 	for (unsigned int i = 0; i < config->nr_listen && !err; i++)
 		err = device_add_local(set, &config->listen[i]);
 	for (unsigned int i = 0; i < config->nr_backends && !err; i++) {
-		if (!device_towards(&config->backend[i].addr, NULL, &way) &&
-		    !device_add(set, way.ifindex))
+		if (device_towards(&config->backend[i].addr, NULL, &way) ||
+		    !device_fits(way.ifindex))
+			continue;
+		if (!device_add(set, way.ifindex))
 			err = -E2BIG;
 	}
 	if (err)
@@ -235,6 +237,7 @@ void splice_tick(struct splice *s, const struct config *config)
 	kern_splice_tick(&s->kern, config->timeout.stall_ms * 1000000ULL);
 	if (s->watch_fd >= 0 && device_watch_changed(s->watch_fd)) {
 		__atomic_fetch_add(&s->changes, 1, __ATOMIC_RELEASE);
+		kern_splice_moved(&s->kern);
 		devices_review(s);
 	} else if (++s->ticks % REVIEW_TICKS == 0) {
 		devices_review(s);

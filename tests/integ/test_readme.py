@@ -21,14 +21,15 @@ def read(name):
 README, ABI = read("README.md"), read("include/ABI.md")
 
 
-def table(text, first_cell):
-    """The rows behind a header that begins so, as lists of cells."""
-    lines = iter(text[text.index(f"\n| {first_cell} |") + 1:].splitlines()[2:])
+def table(text, first_cells):
+    """The rows, as lists of cells, of all tables whose header begins so."""
     rows = []
-    for line in lines:
-        if not line.startswith("|"):
-            return rows
-        rows.append([cell.strip() for cell in line[1:].rstrip().removesuffix("|").split("|")])
+    for part in text.split(f"\n| {first_cells} |")[1:]:
+        for line in part.splitlines()[2:]:
+            if not line.startswith("|"):
+                break
+            rows.append([cell.strip() for cell in line[1:].rstrip().removesuffix("|").split("|")])
+    assert rows, first_cells
     return rows
 
 
@@ -169,6 +170,10 @@ def test_the_abi_text_has_the_versions_and_the_numbers():
     assert f"now {re.search('KVPIN_ABI_VERSION ([0-9]+)', read('include/kvpin_abi.h'))[1]}." in ABI
     version = re.search("KVPIN_SPLICE_VERSION ([0-9]+)", read("include/kvpin_splice_abi.h"))[1]
     assert f"`KVPIN_SPLICE_VERSION`, now {version}." in ABI
+    declared = "".join(read(os.path.join("bpf", name)) for name in os.listdir(f"{ROOT}/bpf"))
+    told = {word for row in table(ABI, "map | type") for word in code(row[0])}
+    assert {name for name in told if name.startswith("splice_")} == set(
+        re.findall(r'\} (splice_\w+) SEC\("\.maps"\)', declared))
 
 
 
@@ -179,7 +184,7 @@ def test_the_abi_text_has_all_that_is_pinned_with_its_size(start, path):
                         "1000", "--steer-holds", "32")
     sizes = {"conns": 64, "2 × conns": 128, "3 × conns": 192, "sessions": 1000, "holds": 32,
              "workers": len(os.sched_getaffinity(0))}
-    maps = {code(row[0])[0]: row[3] for row in table(ABI, "map | type | key → value | entries")
+    maps = {code(row[0])[0]: row[3] for row in table(ABI, "map | type")
             if row[0].startswith("`") and not row[0].startswith("`splice_")}
     programs = {"steer_verdict", "steer_request", "steer_answer"}
     assert set(os.listdir(kvpin.pin)) == maps.keys() | programs

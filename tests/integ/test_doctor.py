@@ -103,6 +103,17 @@ def test_a_failed_check_makes_steer_unavailable_and_is_named(check):
 
 
 @needs_root
+def test_what_needs_a_failed_check_is_skipped_and_says_so():
+    code, text = doctor(KVPIN_SELFTEST_FAIL="btf")
+    rows = {line.split()[0]: line for line in text.split("\n\n")[0].splitlines()}
+    assert code == 1
+    assert "skipped" in rows["programs"] and rows["programs"].endswith('needs "btf"')
+    assert "skipped" in rows["redirect"]
+    assert [line for line in text.splitlines() if line.startswith("steer: ")] == [
+        "steer: no: btf: forced by KVPIN_SELFTEST_FAIL; fix: unset KVPIN_SELFTEST_FAIL"]
+
+
+@needs_root
 def test_a_failed_check_of_tc_makes_splice_unavailable():
     code, text = doctor(KVPIN_SELFTEST_FAIL="tc")
     assert code == 1

@@ -105,11 +105,12 @@ LINES = {
     "a method of 33 letters": (get(line=b"M" * 33 + b" / HTTP/1.1"), "bad_method"),
     "five empty lines": (b"\r\n" * 5 + get(), "bad_method"),
     "a CR without LF before the request": (b"\r" + get(), "bare_cr"),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100, None),
     "SOCKS": (b"\x05\x01\x00", None),
     "PROXY protocol": (b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n" + get(), None),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
 }
+
+HTTP_2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+TLS = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100
 
 VERSIONS = [b"HTTP/2.0", b"HTTP/1.2", b"HTTP/1.10", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ",
             b"HTTP/1,1", b"HTPP/1.1", b"HTTP/11", b"HTTP/ 1.1"]
@@ -148,6 +149,20 @@ def test_other_versions_are_refused(start):
     cases = {str(v): (get(line=b"GET / " + v), "bad_version") for v in VERSIONS}
     cases["a target with a blank"] = (get(line=b"GET /a b HTTP/1.1"), "bad_version")
     refusals(start, cases, 505)
+
+
+@pytest.mark.parametrize("data, status, code, words", [
+    pytest.param(HTTP_2, 505, "bad_version", "HTTP/2 is not spoken here", id="HTTP/2"),
+    pytest.param(TLS, 400, "control_byte", "TLS is not spoken here", id="TLS")])
+def test_what_is_spoken_by_mistake_is_refused_by_name(start, data, status, code, words):
+    refusals(start, {words: (data, code)}, status)
+    kvpin = start.kvpin(start.sims(1), *NO_CHECKS)
+    client = start.client(kvpin)
+    client.send(data)
+    answer = client.answer()
+    assert answer[0] == status
+    assert words in json.loads(answer[2])["error"]["message"]
+    assert kvpin.metrics()[f'kvpin_http_errors_total{{reason="{code}"}}'] == 1
 
 
 def test_connect_is_not_supported(start):

@@ -329,6 +329,7 @@ def test_each_request_is_one_line_with_its_reason(start):
     assert [r.get("turn") for r in rows] == ["first", "later", "first", "later", None]
     assert [r.get("attempts") for r in rows] == ["1", "1", "1", "2", None]
     assert [r.get("backend") for r in rows[:2] + rows[3:4]] == [owner, owner, other]
+    assert {r["path"] for r in rows[:4]} <= {"relay", "steer", "splice"} and "path" not in rows[4]
     assert rows[4]["error"] == "control_byte"
     assert int(rows[2]["bytes_up"]) > 1000
     for row in rows[:4]:
@@ -473,6 +474,26 @@ def test_workers_share_the_load_and_the_sessions(start):
     assert len(threads) >= 4  # main, two workers, health at least
     assert kvpin.status()["workers"] == 2
     assert [b["sessions"] for b in kvpin.status("backends")["backends"]] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("listen", ["{0}", "0.0.0.0:{1}", "[::]:{1}"])
+def test_a_port_that_another_kvpin_has_is_not_shared(start, listen):
+    """The kernel would share it (SO_REUSEPORT) and give each of them a part of the clients."""
+    sims = start.sims(1)
+    first = start.kvpin(sims)
+    with pytest.raises(RuntimeError, match="listen: cannot listen on .*: Address already in use"):
+        start.kvpin(sims, listen=listen.format(first.text, first.addr[1]))
+    assert start.client(first).request("GET", "/json")[0] == 200
+
+
+def test_addresses_of_one_kvpin_may_overlap(start):
+    """As in the README: all of IPv4, and all of both families."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    kvpin = start.kvpin(start.sims(1), listen=[f"0.0.0.0:{port}", f"[::]:{port}",
+                                               f"127.0.0.1:{port}"])
+    for host in "127.0.0.1", "::1":
+        assert Client((host, port)).request("GET", "/json")[0] == 200
 
 
 def test_ipv6_and_several_listeners_serve_alike(start):

@@ -216,6 +216,7 @@ def test_turns_are_classed_by_their_prefill_time(start):
     metrics = kvpin.metrics()
     assert [metrics[f'kvpin_turns_total{{backend="gpu0",class="{c}"}}']
             for c in ("first", "warm", "cold")] == [1, 2, 2]
+    assert metrics['kvpin_cold_streaks_total{backend="gpu0"}'] == 1
 
 
 def test_a_restarted_server_makes_its_pins_cold(start):

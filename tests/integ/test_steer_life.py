@@ -228,6 +228,7 @@ def test_each_steered_request_is_logged_once_with_its_numbers(start, kernel):
     assert len(rows) == 60
     assert [(int(r["bytes_up"]), int(r["bytes_down"])) for r in rows] == sent
     assert {(r["outcome"], r["status"]) for r in rows} == {("ok", "200")}
+    assert [r["path"] for r in rows].count("steer") == steer.total()
     assert [r["turn"] for r in rows].count("later") == 56
     assert all(0 < float(r["ttft_ms"]) <= float(r["total_ms"]) + 0.01 for r in rows)
     assert re.fullmatch("[0-9a-f]{16}", rows[-1]["session"])

@@ -205,11 +205,15 @@ static void an_error_of_the_whole_names_the_files_line_unless_a_flag_set_it(void
 	assert_string_equal(e.text, expected);
 	sprintf(line, "run --config %s --health-timeout 3s", path);
 	assert_null(build(line, &e));
-	assert_string_equal(e.text, "health.timeout (3000 ms) is longer than health.interval (1000 "
-				    "ms); lower the one or raise the other");
+	assert_string_equal(e.text, "--health-timeout: health.timeout (3000 ms) is longer than "
+				    "health.interval (1000 ms); lower the one or raise the other");
 	assert_null(build("run --backend a=127.0.0.1:81", &e));
-	assert_string_equal(e.text,
-			    "listen is empty; name an address for clients, e.g. 0.0.0.0:8080");
+	assert_string_equal(e.text, "--listen: listen is empty; name an address for clients, e.g. "
+				    "0.0.0.0:8080");
+	assert_null(build("run --listen 127.0.0.1:80", &e));
+	assert_string_equal(e.text, "--backend: backends is empty; name a server, e.g. --backend "
+				    "gpu0=127.0.0.1:8081, or in a file {name: gpu0, address: "
+				    "\"127.0.0.1:8081\"}");
 }
 
 static void wrong_flags_are_usage_errors(void **state)

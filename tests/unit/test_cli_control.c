@@ -239,6 +239,12 @@ static void no_daemon_is_said_plainly(void **state)
 		 "kvpin: kvpin is not running: there is no %s (another place? --control PATH)\n",
 		 path);
 	assert_string_equal(err, expected);
+	sprintf(line, "kvpin status --control %s", dir);
+	assert_int_equal(command(line, out, err), CLI_FAILED);
+	snprintf(expected, sizeof(expected),
+		 "kvpin: %s is no control socket (another place? --control PATH)\n", dir);
+	assert_string_equal(err, expected);
+	sprintf(line, "kvpin status --control %s", path);
 	close(fake_listen(path));
 	assert_int_equal(command(line, out, err), CLI_FAILED);
 	snprintf(

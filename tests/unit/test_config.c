@@ -466,6 +466,15 @@ static void a_steer_directory_is_an_absolute_path_and_a_ring_a_power_of_two(void
 	assert_refused("steer.pin|255");
 	c.steer.pin[sizeof(c.steer.pin) - 1] = '\0';
 	assert_good();
+	strcpy(c.steer.pin, "/sys/fs/bpf/kvpin.2//");
+	assert_refused("steer.pin|kvpin.2|no dot|64");
+	strcpy(c.steer.pin, "/sys/fs/bpf.d/kvpin//");
+	assert_good();
+	sprintf(c.steer.pin, "/sys/fs/bpf/%064d", 0);
+	assert_good();
+	sprintf(c.steer.pin, "/sys/fs/bpf/%065d", 0);
+	assert_refused("steer.pin|no dot|64");
+	strcpy(c.steer.pin, "/sys/fs/bpf/kvpin");
 	c.steer.ring_bytes = 500000;
 	assert_refused("steer.ring|500000|power of two");
 	c.steer.ring_bytes = 1 << 20;

@@ -87,15 +87,19 @@ static const struct refused refused[] = {
 	{"an_unknown_rule_of_a_prefix_has_its_path", "affinity: {keys: [{prefix: {min_mach: 1}}]}",
 	 ":1:29: affinity.keys[0].prefix.min_mach: unknown key; did you mean \"min_match\"?"},
 	{"min_match_is_a_share", "affinity: {keys: [{prefix: {min_match: 1.5}}]}",
-	 ":1: affinity.keys[0].prefix.min_match: is 1.5; it must be from 0 to 1, such as 0.3"},
+	 ":1: affinity.keys[0].prefix.min_match: \"1.5\" is out of range; write one from 0 to 1, "
+	 "such as "
+	 "0.3"},
 	{"min_match_is_not_negative", "affinity: {keys: [{prefix: {min_match: -0.1}}]}",
-	 ":1: affinity.keys[0].prefix.min_match: is -0.1; it must be from 0 to 1, such as 0.3"},
+	 ":1: affinity.keys[0].prefix.min_match: \"-0.1\" is out of range; write one from 0 to 1, "
+	 "such as "
+	 "0.3"},
 	{"min_match_is_a_number", "affinity: {keys: [{prefix: {min_match: nan}}]}",
 	 ":1: affinity.keys[0].prefix.min_match: \"nan\" is not a number; write one from 0 to 1, "
 	 "such as 0.3"},
 	{"rel_is_off_or_at_least_one", "affinity: {keys: [{prefix: {rel: 0.5}}]}",
-	 ":1: affinity.keys[0].prefix.rel: is 0.5; it must be 0 (off) or from 1 to 1000, such as "
-	 "1.5"},
+	 ":1: affinity.keys[0].prefix.rel: \"0.5\" is out of range; write 0 (off) or one from 1 to "
+	 "1000, such as 1.5"},
 	{"a_missing_policy_is_a_known_one", "affinity: {missing: generat}",
 	 ":1: affinity.missing: \"generat\" is not known; write one of balance, client-ip, "
 	 "generate; "

@@ -7,9 +7,11 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* The largest answer is 100,000 sessions of some 220 bytes. */
 #define ANSWER_BYTES_MAX (64 * 1024 * 1024)
@@ -43,6 +45,13 @@ static size_t body_append(char *data, size_t size, size_t nr, void *arg)
 	return len;
 }
 
+static bool is_socket(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) || S_ISSOCK(st.st_mode);
+}
+
 static int describe_failure(const char *socket, CURLcode code, long os_errno, char *why,
 			    unsigned int why_bytes)
 {
@@ -51,6 +60,11 @@ static int describe_failure(const char *socket, CURLcode code, long os_errno, ch
 			 "kvpin is not running: there is no %s (another place? --control PATH)",
 			 socket);
 		return -ENOENT;
+	}
+	if (code == CURLE_COULDNT_CONNECT && os_errno == ECONNREFUSED && !is_socket(socket)) {
+		snprintf(why, why_bytes, "%s is no control socket (another place? --control PATH)",
+			 socket);
+		return -ENOTSOCK;
 	}
 	if (code == CURLE_COULDNT_CONNECT && os_errno == ECONNREFUSED) {
 		snprintf(why, why_bytes,

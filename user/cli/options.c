@@ -200,6 +200,19 @@ static unsigned int cpus_usable(void)
 	return nr < 1 ? 1 : nr > WORKERS_MAX ? WORKERS_MAX : nr;
 }
 
+/* The setting that a text of config_finish() begins with, NULL: of none. */
+static const struct setting *named_first(const char *why)
+{
+	size_t len = strcspn(why, ": ");
+	unsigned int i;
+
+	for (i = 0; i < settings_nr; i++) {
+		if (strlen(settings[i].key) == len && !memcmp(settings[i].key, why, len))
+			return &settings[i];
+	}
+	return NULL;
+}
+
 /* What config_finish() refused is named after where it came from: the flag, or the file's line. */
 static void locate(const struct options *o, const struct yaml_index *index, const char *why,
 		   struct config_error *e)
@@ -213,8 +226,13 @@ static void locate(const struct options *o, const struct yaml_index *index, cons
 			break;
 	}
 	if (!o->config || i < o->nr_given) {
+		const struct setting *s = named_first(why);
+
 		*e = (struct config_error){0};
-		snprintf(e->text, sizeof(e->text), "%s", why);
+		if (s)
+			snprintf(e->text, sizeof(e->text), "--%s: %s", s->flag, why);
+		else
+			snprintf(e->text, sizeof(e->text), "%s", why);
 	}
 }
 

@@ -301,7 +301,8 @@ static int check_backends(const struct config *c, const struct complaint *to)
 	unsigned int i, k;
 
 	if (!c->nr_backends)
-		return refuse(to, "backends is empty; name a server, e.g. "
+		return refuse(to, "backends is empty; name a server, e.g. --backend "
+				  "gpu0=127.0.0.1:8081, or in a file "
 				  "{name: gpu0, address: \"127.0.0.1:8081\"}");
 	if (c->nr_backends > BACKENDS_MAX)
 		return refuse(to, "backends has %u entries; at most %d", c->nr_backends,
@@ -408,6 +409,27 @@ static void derive_state(struct config *c)
 			 name);
 }
 
+static int check_pin(const struct config *c, const struct complaint *to)
+{
+	const char *pin = c->steer.pin, *end, *slash;
+
+	if (!text_ends(pin, sizeof(c->steer.pin)) || pin[0] != '/')
+		return refuse(to,
+			      "steer.pin is not an absolute path of at most %d characters; write "
+			      "one such as /sys/fs/bpf/kvpin",
+			      STATE_PATH_MAX - 1);
+	for (end = pin + strlen(pin); end > pin + 1 && end[-1] == '/';)
+		end--;
+	slash = memrchr(pin, '/', end - pin);
+	/* bpffs takes no name with a dot. */
+	if (memchr(slash, '.', end - slash) || end - slash - 1 > PIN_NAME_MAX)
+		return refuse(to,
+			      "steer.pin is \"%s\"; its last part must have no dot and at most %d "
+			      "characters, as in /sys/fs/bpf/kvpin",
+			      pin, PIN_NAME_MAX);
+	return 0;
+}
+
 const char *config_session_state(const struct config *c)
 {
 	return strcmp(c->session_state, "off") ? c->session_state : NULL;
@@ -426,11 +448,8 @@ int config_finish(struct config *c, char *why, unsigned int why_bytes)
 			      "auto or off",
 			      STATE_PATH_MAX - 1);
 	derive_state(c);
-	if (!text_ends(c->steer.pin, sizeof(c->steer.pin)) || c->steer.pin[0] != '/')
-		return refuse(&to,
-			      "steer.pin is not an absolute path of at most %d characters; write "
-			      "one such as /sys/fs/bpf/kvpin",
-			      STATE_PATH_MAX - 1);
+	if (check_pin(c, &to))
+		return -EINVAL;
 	if (c->splice.ring_bytes & (c->splice.ring_bytes - 1))
 		return refuse(&to,
 			      "splice.ring is %u bytes; it must be a power of two, e.g. 512KiB",

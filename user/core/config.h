@@ -28,6 +28,8 @@
 #define HEALTH_PATH_MAX	 128
 #define METRIC_NAME_MAX	 64
 #define CONTROL_PATH_MAX 108 /* sun_path */
+/* steer.pin's last part; the directories beside it have up to some 30 more. */
+#define PIN_NAME_MAX	 64
 #define USER_NAME_MAX	 33
 #define STATE_PATH_MAX	 256
 /* Windows of a prompt's head (core/prefix.h): 64 KiB of it. */

@@ -406,12 +406,12 @@ bool session_forget(struct session_txn *txn)
 	return txn->entry;
 }
 
-void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
-		  uint64_t context, uint32_t prefill_ms)
+uint32_t session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
+		      uint64_t context, uint32_t prefill_ms)
 {
 	struct shard *sh = &t->shard[mix_shard(t, id_mix(t, id))];
 	struct session *s;
-	uint32_t i;
+	uint32_t i, cold = 0;
 
 	pthread_mutex_lock(&sh->lock);
 	i = entry_find(t, sh, id);
@@ -425,8 +425,10 @@ void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum g
 			s->cold = 0;
 		else if (s->cold < UINT8_MAX)
 			s->cold++;
+		cold = s->cold;
 	}
 	pthread_mutex_unlock(&sh->lock);
+	return cold;
 }
 
 void session_abort(struct session_txn *txn)

@@ -202,10 +202,11 @@ bool session_forget(struct session_txn *txn);
  * @backend: where it was; nothing is written when the session has moved since, or is gone
  * @turn, @context, @prefill_ms: as in struct session; @prefill_ms 0: no token came
  *
- * Does not count as use.
+ * Does not count as use. Returns the cold turns in a row, this one included; 0 where nothing was
+ * written.
  */
-void session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
-		  uint64_t context, uint32_t prefill_ms);
+uint32_t session_note(struct session_table *t, uint64_t id, uint32_t backend, enum guard_turn turn,
+		      uint64_t context, uint32_t prefill_ms);
 
 /** session_abort() - end a transaction and change nothing */
 void session_abort(struct session_txn *txn);

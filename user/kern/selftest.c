@@ -19,6 +19,7 @@
 enum stage {
 	STAGE_SYSTEM,	  /* runs always */
 	STAGE_PRIVILEGED, /* needs "privileges" */
+	STAGE_PROGRAMS,	  /* needs "btf" too */
 	STAGE_SOCKETS,	  /* needs "loopback" and "programs" too */
 };
 
@@ -33,11 +34,11 @@ static const struct check {
 	{"kernel", selftest_kernel_version, SELFTEST_FOR_STEER, STAGE_SYSTEM, 0},
 	{"privileges", selftest_privileges, SELFTEST_FOR_KERNEL, STAGE_SYSTEM, STAGE_PRIVILEGED},
 	{"bpffs", selftest_bpffs, SELFTEST_FOR_KERNEL, STAGE_PRIVILEGED, 0},
-	{"btf", selftest_btf, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, 0},
 	{"tc", selftest_tc, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"early-demux", selftest_early_demux, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
 	{"ipsec", selftest_ipsec, SELFTEST_FOR_SPLICE, STAGE_PRIVILEGED, 0},
-	{"programs", selftest_programs, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, STAGE_SOCKETS},
+	{"btf", selftest_btf, SELFTEST_FOR_STEER, STAGE_PRIVILEGED, STAGE_PROGRAMS},
+	{"programs", selftest_programs, SELFTEST_FOR_STEER, STAGE_PROGRAMS, STAGE_SOCKETS},
 	{"redirect", selftest_redirect, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
 	{"slow-target", selftest_slow_target, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},
 	{"queued-before", selftest_queued_before, SELFTEST_FOR_STEER, STAGE_SOCKETS, 0},

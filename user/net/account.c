@@ -21,6 +21,7 @@ static void log_request(const struct conn *c, const struct exchange *x, enum sta
 	if (x->attempts) {
 		field[n++] = F_STR("reason", decide_reason_names[x->reason]);
 		field[n++] = F_STR("backend", x->backend ? x->backend->name : "");
+		field[n++] = F_STR("path", stat_path_names[x->path]);
 		field[n++] = F_STR("turn", x->later_turn ? "later" : "first");
 		field[n++] = F_UINT("attempts", x->attempts);
 	}
@@ -76,6 +77,7 @@ void account_steered(struct conn *c, const struct kvpin_event *e)
 		.attempts = 1,
 		.reason = DECIDE_PINNED,
 		.backend = &w->balancer->backends.slot[e->backend],
+		.path = STAT_PATH_STEER,
 		.later_turn = e->flags & KVPIN_ANSWER_LATER,
 		.keyed = e->keyed,
 		.session = e->session,

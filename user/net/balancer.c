@@ -69,16 +69,20 @@ static void listener_options(int fd, const struct addr *addr)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 }
 
-static int listener_open(const struct addr *addr, char *why, unsigned int why_bytes)
+/* @alone: bound without SO_REUSEPORT, not listening, which fails where anybody else listens. */
+static int listener_open(const struct addr *addr, bool alone, char *why, unsigned int why_bytes)
 {
 	char text[ADDR_TEXT_MAX];
-	int fd, err;
+	int fd, err, off = 0;
 
 	/* IPPROTO_TCP: never MPTCP, whose sockets a sockmap does not take. */
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 	if (fd >= 0) {
 		listener_options(fd, addr);
-		if (bind(fd, &addr->sa, addr->len) == 0 && listen(fd, LISTEN_BACKLOG) == 0)
+		if (alone)
+			setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &off, sizeof(off));
+		if (bind(fd, &addr->sa, addr->len) == 0 &&
+		    (alone || listen(fd, LISTEN_BACKLOG) == 0))
 			return fd;
 	}
 	err = -errno;
@@ -87,6 +91,21 @@ static int listener_open(const struct addr *addr, char *why, unsigned int why_by
 	if (fd >= 0)
 		close(fd);
 	return err;
+}
+
+/* SO_REUSEPORT would share a port with another process of this user, a second kvpin for one, and
+ * each would get a part of the connections. All before the first listener: the configuration's own
+ * addresses may overlap. */
+static int ports_are_free(const struct config *c, char *why, unsigned int why_bytes)
+{
+	for (unsigned int i = 0; i < c->nr_listen; i++) {
+		int fd = listener_open(&c->listen[i], true, why, why_bytes);
+
+		if (fd < 0)
+			return fd;
+		close(fd);
+	}
+	return 0;
 }
 
 static void close_all(const int *fd, unsigned int nr)
@@ -107,7 +126,7 @@ static int worker_open(struct balancer *b, unsigned int index, char *why, unsign
 
 		if (index)
 			addr = balancer_listen_addr(b, nr);
-		fd[nr] = listener_open(&addr, why, why_bytes);
+		fd[nr] = listener_open(&addr, false, why, why_bytes);
 		if (fd[nr] < 0) {
 			err = fd[nr];
 			break;
@@ -340,8 +359,10 @@ int balancer_init(struct balancer *b, struct config *c, char *why, unsigned int 
 int balancer_listen(struct balancer *b, char *why, unsigned int why_bytes)
 {
 	const struct config *c = atomic_load(&b->config);
-	int err;
+	int err = ports_are_free(c, why, why_bytes);
 
+	if (err)
+		return err;
 	for (unsigned int i = 0; i < c->workers; i++) {
 		err = worker_open(b, i, why, why_bytes);
 		if (err) {

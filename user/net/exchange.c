@@ -200,13 +200,27 @@ static void exchange_trouble(struct conn *c, enum relay_end end)
 
 /* ---- a new request ---- */
 
+/* Does what the client sent begin with this, as far as it came? */
+static bool head_begins(const struct conn *c, const char *text, unsigned int bytes)
+{
+	return buf_len(&c->in) >= bytes && !memcmp(buf_data(&c->in), text, bytes);
+}
+
 void exchange_refuse(struct conn *c)
 {
+	const char *message = "The request is malformed.";
 	enum kvpin_http_error error = c->x->request.error;
 
+	/* What clients and proxies speak by mistake. Refused in any case: only the words differ. */
+	if (head_begins(c, "PRI *", 5)) {
+		error = c->x->request.error = KVPIN_HTTP_VERSION;
+		message = "HTTP/2 is not spoken here, use HTTP/1.1.";
+	} else if (head_begins(c, "\x16", 1)) {
+		message = "TLS is not spoken here, use http and not https.";
+	}
 	stat_add(&c->worker->stats->http_errors[error], 1);
 	c->close_reason = CONN_CLOSE_BAD_REQUEST;
-	exchange_reply(c, OUTCOME_REFUSED, reply_status_of(error), "The request is malformed.",
+	exchange_reply(c, OUTCOME_REFUSED, reply_status_of(error), message,
 		       stat_http_error_names[error], 0);
 }
 

@@ -26,9 +26,9 @@
 	X(NO_SERVER, "no_server")	/* nobody eligible: 503 */                                 \
 	X(QUEUE_FULL, "queue_full")	/* no free slot, and no room to wait for one: 503 */       \
 	X(QUEUE_TIMEOUT, "queue_timeout") /* no free slot came in time: 504 */                     \
-	X(TIMEOUT, "timeout")		/* no byte moved for too long: 408, 504 or a break */      \
-	X(REFUSED, "refused")		/* the client's request was malformed or too large: 4xx */ \
-	X(SHUTDOWN, "shutdown")		/* the drain deadline cut it */
+	X(TIMEOUT, "timeout")		  /* no byte moved for too long: 408, 504 or a break */    \
+	X(REFUSED, "refused")	/* the client's request was malformed or too large: 4xx */         \
+	X(SHUTDOWN, "shutdown") /* the drain deadline cut it */
 
 enum stat_outcome {
 #define STAT_X(id, text) OUTCOME_##id,
@@ -42,7 +42,7 @@ extern const char *const stat_outcome_names[OUTCOME_NR];
 /* The data paths that can carry an exchange's bytes. */
 enum stat_path {
 	STAT_PATH_RELAY,
-	STAT_PATH_STEER, /* counted by the kernel: see kern_counters() */
+	STAT_PATH_STEER,  /* counted by the kernel: see kern_counters() */
 	STAT_PATH_SPLICE, /* bytes and times are the kernel's: see kern_splice_counters() */
 	STAT_PATH_NR
 };
@@ -69,8 +69,10 @@ struct backend_stats {
 	struct hist ttft[TURN_NR];		   /* head complete to first token, or byte */
 	struct hist token_gap;
 	_Atomic uint64_t turns[GUARD_TURN_NR]; /* kvpin_turns_total */
-	_Atomic uint64_t forced; /* sessions that had to leave it, though alive: full, or the guard */
-	_Atomic uint64_t waits;	 /* requests that waited for a slot of it */
+	_Atomic uint64_t cold_streaks;	       /* sessions that had two cold ones in a row */
+	_Atomic uint64_t
+		forced; /* sessions that had to leave it, though alive: full, or the guard */
+	_Atomic uint64_t waits; /* requests that waited for a slot of it */
 	_Atomic uint64_t wait_ns;
 };
 
@@ -78,7 +80,7 @@ struct backend_stats {
 struct arm_stats {
 	_Atomic uint64_t turns;
 	_Atomic uint64_t sum_us;
-	_Atomic uint64_t sum_sq; /* of TTFT in tenths of a ms */
+	_Atomic uint64_t sum_sq;     /* of TTFT in tenths of a ms */
 	_Atomic uint64_t recomputed; /* bytes of context, by estimate */
 	_Atomic uint64_t bucket[REPORT_BUCKETS];
 };
@@ -100,8 +102,8 @@ struct worker_stats {
 	_Atomic uint64_t handed_over;	/* connections given to the kernel */
 	_Atomic uint64_t reclaimed;	/* ... and taken back */
 	_Atomic uint64_t refused[KVPIN_REFUSED_NR]; /* not handed over, by reason */
-	_Atomic uint64_t spliced;		  /* answers given to the splice path */
-	_Atomic uint64_t splice_back;		  /* ... and come back */
+	_Atomic uint64_t spliced;		    /* answers given to the splice path */
+	_Atomic uint64_t splice_back;		    /* ... and come back */
 	_Atomic uint64_t splice_refused[KVPIN_SPLICE_REFUSED_NR];
 };
 

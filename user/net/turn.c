@@ -76,9 +76,14 @@ static enum guard_turn turn_add(struct worker *w, const struct turn *t)
 
 static void turn_note(struct worker *w, const struct turn *t, enum guard_turn class)
 {
-	if (t->keyed)
-		session_note(w->balancer->sessions, t->session, t->backend->id, class, t->request,
-			     (uint32_t)((t->ttft_ns + NS_PER_MS - 1) / NS_PER_MS));
+	uint32_t cold;
+
+	if (!t->keyed)
+		return;
+	cold = session_note(w->balancer->sessions, t->session, t->backend->id, class, t->request,
+			    (uint32_t)((t->ttft_ns + NS_PER_MS - 1) / NS_PER_MS));
+	if (class == GUARD_TURN_COLD && cold == TURN_STREAK)
+		stat_add(&w->stats->backend[t->backend->id].cold_streaks, 1);
 }
 
 void turn_first_token(struct conn *c)

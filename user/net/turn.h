@@ -21,5 +21,7 @@ void turn_steered(struct conn *c, const struct kvpin_event *e);
 /* Of what the kernel carries to servers without known slots, only first tokens later than this are
  * told of: an earlier one is no cold prefill worth the name. */
 #define TURN_SLOW_NS 100000000ULL
+/* Cold turns in a row that make a streak: one may be chance. */
+#define TURN_STREAK 2
 
 #endif

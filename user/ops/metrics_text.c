@@ -268,6 +268,9 @@ static void render_turns(const struct page *p)
 				"kvpin_turns_total{backend=\"%s\",class=\"%s\"} %" PRIu64 "\n",
 				p->server[i].label, guard_turn_names[t],
 				stat_get(&p->all->backend[p->server[i].slot].turns[t]));
+	render_backend_counter(p, "kvpin_cold_streaks_total",
+			       "Times that a session had two cold turns in a row, and maybe more.",
+			       offsetof(struct backend_stats, cold_streaks));
 	render_backend_counter(p, "kvpin_forced_disturb_total",
 			       "Sessions and prompts that had to leave the server that has their "
 			       "cache, though it was up: it was too busy.",

@@ -61,7 +61,8 @@ static int set_number(const struct setting *s, struct config *c, const char *tex
 		err = value_count(text, s->min, s->max, &value, why, why_bytes);
 	if (!err)
 		store(s, c, value);
-	else if (s->zero && strlen(why) + sizeof(", or ") + strlen(s->zero) <= why_bytes)
+	else if (s->zero && strcmp(s->zero, "0") &&
+		 strlen(why) + sizeof(", or ") + strlen(s->zero) <= why_bytes)
 		strcat(strcat(why, ", or "), s->zero);
 	return err;
 }

@@ -56,11 +56,13 @@ static int rule_real(double *to, const char *text, const char *wanted, char *why
 
 static int set_min_match(struct config *c, const char *text, char *why, unsigned int why_bytes)
 {
+	char quoted[VALUE_QUOTE_MAX];
 	double value;
 	int err = rule_real(&value, text, "one from 0 to 1, such as 0.3", why, why_bytes);
 
 	if (!err && !(value >= 0 && value <= 1)) {
-		snprintf(why, why_bytes, "is %s; it must be from 0 to 1, such as 0.3", text);
+		snprintf(why, why_bytes, "%s is out of range; write one from 0 to 1, such as 0.3",
+			 value_quote(text, quoted));
 		err = -EINVAL;
 	}
 	if (!err)
@@ -70,12 +72,14 @@ static int set_min_match(struct config *c, const char *text, char *why, unsigned
 
 static int set_rel(struct config *c, const char *text, char *why, unsigned int why_bytes)
 {
+	char quoted[VALUE_QUOTE_MAX];
 	double value;
 	int err = rule_real(&value, text, "0 (off) or one from 1 on, such as 1.5", why, why_bytes);
 
 	if (!err && !(value == 0 || (value >= 1 && value <= PREFIX_REL_LIMIT))) {
-		snprintf(why, why_bytes, "is %s; it must be 0 (off) or from 1 to %d, such as 1.5",
-			 text, PREFIX_REL_LIMIT);
+		snprintf(why, why_bytes,
+			 "%s is out of range; write 0 (off) or one from 1 to %d, such as 1.5",
+			 value_quote(text, quoted), PREFIX_REL_LIMIT);
 		err = -EINVAL;
 	}
 	if (!err)

@@ -463,3 +463,39 @@ def test_a_large_body(start, splices, mib):
     assert splice.kvpin.rss_kib() < rss + 4096
     client.send(request("/", "s"))
     assert client.head()[0] == 200
+
+
+def test_a_large_body_waits_for_a_slow_reader(start, splices):
+    """Between the two ends' own buffers nobody keeps anything."""
+    total, sent = 48 << 20, [0]
+    block = pattern(251 * 256)
+
+    def serve(conn):
+        conn.read()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent[0] < total:
+            piece = block[:total - sent[0]]
+            conn.send(piece)
+            sent[0] += len(piece)
+        conn.read()
+
+    splice = splices([start.raw(serve)])
+    client = start.client(splice.kvpin, timeout=60)
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    rss, got, most = splice.kvpin.rss_kib(), len(client.buf), 0
+    while got < total:
+        time.sleep(0.005)  # slower than the server
+        most = max(most, sent[0] - got)
+        data = client.sock.recv(1 << 18)
+        assert data
+        at = got % len(block)
+        assert data == (block * (len(data) // len(block) + 2))[at:at + len(data)]
+        got += len(data)
+    client.buf = b""
+    assert 1 << 18 < most < 16 << 20, most
+    assert splice.kvpin.rss_kib() < rss + 4096
+    splice.wait(lambda: splice.running() == 0)
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200

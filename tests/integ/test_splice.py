@@ -12,6 +12,7 @@ import splice_help
 from harness import Client, pattern
 from rawserver import reply
 from splice_help import CHUNKED, STREAM, request, same
+from steer_help import switches
 
 pytestmark = pytest.mark.splice_only
 
@@ -73,6 +74,21 @@ def test_one_connection_alternates_between_servers(start, splices, framing):
     assert splice.taken() - before >= 40, splice.status()
     client.close()
     splice.wait_idle()
+
+
+def test_the_daemon_sleeps_while_an_answer_streams(start, splices):
+    splice = splices([start.raw(drip, "raw0")], "--workers", "1")
+    client = start.client(splice.kvpin)
+    client.send(request("/drip/1500/120/1?stream", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    woken, cpu, begin = switches(splice.kvpin), splice.kvpin.cpu_seconds(), time.monotonic()
+    same(b"".join(client.chunks()), pattern(1500 * 120, 1))
+    took = time.monotonic() - begin
+    # Its timers go on: the looks at streams under way, the daemon's tick.
+    assert switches(splice.kvpin) - woken < 60 + 30 * took
+    assert splice.kvpin.cpu_seconds() - cpu <= 0.03 + 0.005 * took
+    assert splice.taken() == 1
 
 
 def test_streams_of_a_server_that_closes_after_each(start, splices):

@@ -24,3 +24,14 @@ def test_placement_spreads_sessions_evenly(start):
     client = Client(kvpin.addr)
     spread = [server_of(client, f"s{i}") for i in range(40)]
     assert {name: spread.count(name) for name in set(spread)} == {f"gpu{i}": 10 for i in range(4)}
+
+
+def test_hash_chooses_alike_in_every_process(start):
+    """Also when it knows the servers in another order, and from another configuration's start."""
+    sims = start.sims(4, "uvicorn")
+    one = Client(start.kvpin(sims, "--placement", "hash").addr)
+    homes = {f"chat-{i}": server_of(one, f"chat-{i}") for i in range(40)}
+    assert set(homes.values()) == {sim.name for sim in sims}
+    other = Client(start.kvpin(sims[::-1], "--placement", "hash", "--workers", "1").addr)
+    for key in sorted(homes):
+        assert server_of(other, key) == homes[key]

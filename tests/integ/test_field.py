@@ -101,6 +101,28 @@ def test_a_sidecar_call_does_not_evict_the_live_session(start):
     assert sum(s["model_requests"] for s in stats(sims).values()) == 4
 
 
+@pytest.mark.parametrize("threshold", [("--guard-abs", "1"), ("--guard-rel", "1.5")],
+                         ids=["abs", "rel"])
+def test_thresholds_hold_for_servers_without_slots_on_every_path(start, threshold):
+    """Two streams of the session run on its server, none elsewhere: its next turn leaves, also when
+    its connection is one that the kernel would carry."""
+    _, kvpin = pair(start, slots=8, known=False, decode_tps=20, args=threshold)
+    client = start.client(kvpin)
+    home = asked(client, x_session_id="a")
+    for _ in range(6):
+        assert asked(client, x_session_id="a") == home
+    streams = []
+    for count in 1, 2:
+        wait_until(lambda: backends(kvpin)[home]["inflight"] == count - 1)
+        streams.append(Turn(kvpin, "a", tokens=4000))
+        wait_until(lambda: backends(kvpin)[home]["inflight"] == count)
+    other = asked(client, x_session_id="a")
+    assert other != home
+    assert kvpin.metrics()[f'kvpin_forced_disturb_total{{backend="{home}"}}'] == 1
+    for stream in streams:
+        stream.leave()
+
+
 def test_a_full_balancer_waits_and_does_not_answer_502(start):
     """paddler #61: everybody is busy for a moment; nobody is told so."""
     _, kvpin = pair(start, slots=1, prefill_tps=100000)

@@ -12,6 +12,7 @@ import splice_help
 from harness import Client, pattern
 from rawserver import reply
 from splice_help import CHUNKED, STREAM, request, same
+from steer_help import switches
 
 pytestmark = pytest.mark.splice_only
 
@@ -73,6 +74,21 @@ def test_one_connection_alternates_between_servers(start, splices, framing):
     assert splice.taken() - before >= 40, splice.status()
     client.close()
     splice.wait_idle()
+
+
+def test_the_daemon_sleeps_while_an_answer_streams(start, splices):
+    splice = splices([start.raw(drip, "raw0")], "--workers", "1")
+    client = start.client(splice.kvpin)
+    client.send(request("/drip/1500/120/1?stream", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    woken, cpu, begin = switches(splice.kvpin), splice.kvpin.cpu_seconds(), time.monotonic()
+    same(b"".join(client.chunks()), pattern(1500 * 120, 1))
+    took = time.monotonic() - begin
+    # Its timers go on: the looks at streams under way, the daemon's tick.
+    assert switches(splice.kvpin) - woken < 60 + 30 * took
+    assert splice.kvpin.cpu_seconds() - cpu <= 0.03 + 0.005 * took
+    assert splice.taken() == 1
 
 
 def test_streams_of_a_server_that_closes_after_each(start, splices):
@@ -461,5 +477,41 @@ def test_a_large_body(start, splices, mib):
     client.buf = b""
     splice.wait(lambda: splice.running() == 0)
     assert splice.kvpin.rss_kib() < rss + 4096
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200
+
+
+def test_a_large_body_waits_for_a_slow_reader(start, splices):
+    """Between the two ends' own buffers nobody keeps anything."""
+    total, sent = 48 << 20, [0]
+    block = pattern(251 * 256)
+
+    def serve(conn):
+        conn.read()
+        conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent[0] < total:
+            piece = block[:total - sent[0]]
+            conn.send(piece)
+            sent[0] += len(piece)
+        conn.read()
+
+    splice = splices([start.raw(serve)])
+    client = start.client(splice.kvpin, timeout=60)
+    client.send(request("/", "s"))
+    assert client.head()[0] == 200
+    splice.wait_running()
+    rss, got, most = splice.kvpin.rss_kib(), len(client.buf), 0
+    while got < total:
+        time.sleep(0.005)  # slower than the server
+        most = max(most, sent[0] - got)
+        data = client.sock.recv(1 << 18)
+        assert data
+        at = got % len(block)
+        assert data == (block * (len(data) // len(block) + 2))[at:at + len(data)]
+        got += len(data)
+    client.buf = b""
+    assert 1 << 18 < most < 16 << 20, most
+    assert splice.kvpin.rss_kib() < rss + 4096
+    splice.wait(lambda: splice.running() == 0)
     client.send(request("/", "s"))
     assert client.head()[0] == 200

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """The splice path between hosts: clients and servers behind veth pairs without offloads, where a
 wrong checksum shows, and behind wires that lose, double and reorder packets."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -252,6 +253,54 @@ def test_lossy_wires(rig, start, splices, where, family):
         client.close()
     splice.wait(lambda: splice.status()["connections"] == 0, 60)
     splice.wait_idle()
+
+
+def ended(client):
+    """How the connection ended. A RST that is lost is not sent again: what the client says then
+    brings another."""
+    for _ in range(30):
+        how = client.ended(2)
+        if how:
+            return how
+        with contextlib.suppress(OSError):
+            client.send(b"?")
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["client", "server", "both"])
+def test_next_requests_and_ends_over_lossy_wires(rig, start, splices, where):
+    """Requests written at once and in pieces, answers that break off, clients that leave."""
+    splice, connect = topology(rig, start, splices, where, 4, LOSSY)
+    client = connect(timeout=60)
+    for i in range(15):
+        client.send(b"".join(request("/sse/8/1000/150", f"s{(i + k) % 4}") for k in range(3)))
+        for _ in range(3):
+            status, _, body = client.answer()
+            assert (status, body.count(b"data: ")) == (200, 8)
+        following = request("/sse/8/1000/150", "s1")
+        client.send(request("/sse/20/1000/150", "s0"))
+        assert client.head()[0] == 200
+        for part in (following[:11], following[11:40], following[40:]):
+            client.send(part)
+        assert b"".join(client.chunks()).count(b"data: ") == 20
+        status, _, body = client.answer()
+        assert (status, body.count(b"data: ")) == (200, 8)
+    for i in range(8):
+        client = connect(timeout=60)
+        client.send(request("/sse/20/2000/150?trunc=10", f"s{i}"))
+        assert client.head()[0] == 200
+        assert ended(client) == "rst"
+        assert client.buf.count(b"data: ") <= 10 and not client.buf.endswith(b"0\r\n\r\n")
+        client.close()
+    for i in range(4):
+        client = connect(timeout=60)
+        client.send(request("/sse/100000/2000/150", f"s{i}"))
+        assert client.head()[0] == 200
+        client.close()
+    splice.wait(lambda: all(row["inflight"] == 0 for row in splice.kvpin.status(
+        "backends")["backends"]), 60)
+    assert splice.taken() >= 50, splice.status()
 
 
 @pytest.mark.slow

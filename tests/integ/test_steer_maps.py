@@ -2,11 +2,13 @@
 """Pins and maps: what others may read there, who may use them, and what is left behind."""
 import json
 import os
+import re
 import signal
 import subprocess
 
 import pytest
 
+from harness import ROOT
 from steer_help import (ENTERS_AFTER, VERIFY, abi_version, answer_of, owners, request,
                         steered_client, wait_until)
 
@@ -51,6 +53,24 @@ def test_only_root_reads_the_pins(start, kernel):
     assert os.stat(steer.kvpin.pin).st_mode & 0o7777 == 0o700
     for name in os.listdir(steer.kvpin.pin):
         assert os.stat(f"{steer.kvpin.pin}/{name}").st_mode & 0o077 == 0, name
+
+
+def test_the_programs_are_verdicts_and_nothing_else(start, kernel):
+    """No sk_msg, whose senders hang when the target is full; no stream parser; nothing redirected
+    into a socket's receive queue (BPF_F_INGRESS), which miscounts its memory."""
+    steer = kernel(start.sims(1))
+    programs = [bpftool("prog", "show", "pinned", f"{steer.kvpin.pin}/{name}")
+                for name in os.listdir(steer.kvpin.pin) if name.startswith("steer_")]
+    assert [program["type"] for program in programs] == ["sk_skb"] * 3
+    sources = [name for name in os.listdir(os.path.join(ROOT, "bpf")) if not
+               name.startswith(("splice", "packet", "selftest"))]
+    assert "steer.bpf.c" in sources
+    for name in sources:
+        with open(os.path.join(ROOT, "bpf", name)) as f:
+            text = f.read()
+        assert not re.search(r"sk_msg|stream_parser|BPF_F_INGRESS", text), name
+        assert set(re.findall(r'SEC\("([^".]+)', text)) <= {"sk_skb/stream_verdict", "sk_skb",
+                                                          "license"}, name
 
 
 def test_the_maps_show_the_sessions_and_servers_that_the_commands_show(start, kernel):

@@ -320,6 +320,10 @@ static void check_says_ok_or_why_not(void **state)
 	assert_non_null(strstr(out, "\"ok\": true"));
 	assert_non_null(strstr(out, "\"sessions.ttl\": \"90s\""));
 	assert_non_null(strstr(out, "\"affinity.keys\": []"));
+	assert_non_null(strstr(out, "\"slots\": 0,"));
+	sprintf(line, "kvpin check --json %s --backend a=127.0.0.1:81,slots=auto", path);
+	assert_int_equal(command(line, out, err), CLI_OK);
+	assert_non_null(strstr(out, "\"slots\": \"auto\","));
 	write_file("check.yaml", "workers: 0\nworker: 1\n", path);
 	sprintf(line, "kvpin check --json %s", path);
 	assert_int_equal(command(line, out, err), CLI_FAILED);

@@ -50,8 +50,10 @@ static json_t *list_json(enum setting_kind kind, const struct config *c)
 		const struct backend_config *b = &c->backend[i];
 
 		json_array_append_new(list,
-				      json_pack("{s:s, s:s, s:i, s:i}", "name", b->name, "address",
-						addr_format(&b->addr, text), "slots", (int)b->slots,
+				      json_pack("{s:s, s:s, s:o, s:i}", "name", b->name, "address",
+						addr_format(&b->addr, text), "slots",
+						b->slots_auto ? json_string("auto")
+							      : json_integer((json_int_t)b->slots),
 						"weight", (int)b->weight));
 	}
 	return list;

@@ -230,15 +230,27 @@ void steer_beside_splice(struct steer *s)
 	__atomic_fetch_or(&s->kern.config->flags, KVPIN_CONFIG_SPLICE, __ATOMIC_SEQ_CST);
 }
 
+/* guard.abs and guard.rel can move a session of a server whose slots are not known, and `auto` is
+ * not known until the server has said so. */
+static bool thresholds(const struct config *c)
+{
+	unsigned int i;
+
+	for (i = 0; (c->guard.abs || c->guard.rel_milli) && i < c->nr_backends; i++)
+		if (!c->backend[i].slots)
+			return true;
+	return false;
+}
+
 void steer_configure(struct steer *s, const struct config *config)
 {
 	struct kvpin_config *k = s->kern.config;
 	uint32_t flags = 0, head_bytes = config->limit.head_bytes;
 
-	/* What the kernel cannot do to a request: add a field, leave its pin, or read a key that
-	 * stands elsewhere than in a header. */
+	/* What the kernel cannot do to a request: add a field, leave its pin, compare loads, or
+	 * read a key that stands elsewhere than in a header. */
 	if (!config->forwarded_for && config->placement != PLACEMENT_HASH &&
-	    config_keys_in_head(config))
+	    config_keys_in_head(config) && !thresholds(config))
 		flags |= KVPIN_CONFIG_REQUESTS;
 	if (config->log.requests || config->experiment_milli)
 		flags |= KVPIN_CONFIG_EVENTS;

@@ -86,7 +86,9 @@ static bool answer_gate(struct conn *c)
 	/* A server that pauses because it was told to is waited for, however little may be left. */
 	if (!c->splice.holding && !answer_suits(c))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SHORT);
-	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard)
+	/* Between two tries of the kernel TCP may have none of what it still has to send. */
+	if (x->request_body.state != KVPIN_BS_DONE || x->sent != x->ready || x->discard ||
+	    steer_upstream_owed(c->current))
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_REQUEST);
 	if (c->client_eof || c->client_rdhup || c->eof_passed || x->server_reset)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_ENDING);

@@ -10,6 +10,10 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/* include/net/tcp_states.h */
+#define TCP_ESTABLISHED 1
+#define TCP_CLOSE_WAIT	8
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 /* include/linux/tcp.h */
@@ -49,9 +53,9 @@ struct sk_psock {
 #define CHECKSUM_PARTIAL 3
 
 /*
- * Kernels before 6.2 get an object that does not know these functions (splice_old.bpf.o, of the same
- * source). A weak symbol would not do: libbpf looks for one in the BTF of modules too, and to list
- * those takes CAP_SYS_ADMIN.
+ * Kernels before 6.2 get an object that does not know these functions (splice_old.bpf.o, of the
+ * same source). A weak symbol would not do: libbpf looks for one in the BTF of modules too, and to
+ * list those takes CAP_SYS_ADMIN.
  */
 #ifndef KERNEL_WITHOUT_CAST
 /* kernel/bpf/helpers.c, since 6.2 */

@@ -97,10 +97,9 @@ def keepalive(sock, count=3):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-def test_keepalive_probes_in_a_pause_and_behind_it(start, splices, family):
+def test_keepalive_probes_in_a_pause_and_behind_it(start, splices):
     """Nothing comes for six probes, in mid-stream and then between requests, with the sequence
-    numbers shifted; peers that get no answer to three probes give up."""
+    numbers shifted; peers that get no answer to three probes give up. IPv4 and IPv6 side by side."""
     def serve(conn):
         keepalive(conn.sock)
         while conn.read():
@@ -110,17 +109,23 @@ def test_keepalive_probes_in_a_pause_and_behind_it(start, splices, family):
                 conn.send(b"4\r\n%04d\r\n" % i)
             conn.send(b"0\r\n\r\n")
 
-    splice = splices([start.raw(serve)])
-    client = start.client(splice.kvpin)
-    keepalive(client.sock)
+    hosts = "127.0.0.1", "::1"
+    both = [splices([start.raw(serve, f"raw{i}", host=host)], listen=f"{listen}:0")
+            for i, (host, listen) in enumerate(zip(hosts, ("127.0.0.1", "[::1]")))]
+    clients = [start.client(splice.kvpin) for splice in both]
+    for client in clients:
+        keepalive(client.sock)
     for _ in range(2):
-        client.send(request("/", "s"))
-        assert client.head()[0] == 200
-        assert b"".join(client.chunks()) == b"".join(b"%04d" % i for i in range(20))
+        for client in clients:
+            client.send(request("/", "s"))
+        for client in clients:
+            assert client.head()[0] == 200
+            assert b"".join(client.chunks()) == b"".join(b"%04d" % i for i in range(20))
         time.sleep(6.5)
-    assert splice.taken() == 2
-    client.close()
-    splice.wait_idle()
+    for splice, client in zip(both, clients):
+        assert splice.taken() == 2
+        client.close()
+        splice.wait_idle()
 
 
 @pytest.mark.slow

@@ -83,7 +83,11 @@ void bench_fini(struct selftest_bench *b);
 /** bench_sweep() - the first half of that: no socket is left, the programs stay */
 void bench_sweep(struct selftest_bench *b);
 
-/** bench_more_time() - sleep a moment; false once the check's time is over */
+/** bench_nap() - sleep a moment, longer each time until pattern_send() or pattern_recv() moves a byte
+ * in this thread */
+void bench_nap(void);
+
+/** bench_more_time() - bench_nap(), or false at once when the check's time is over */
 bool bench_more_time(const struct selftest_bench *b);
 
 /** bench_reset() - a new source: zero the counters and set the word */

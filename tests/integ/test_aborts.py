@@ -205,6 +205,31 @@ def test_a_client_that_leaves_is_noticed_by_the_server_at_once(start, phase, how
 
 
 @pytest.mark.parametrize("asked", [0, 2], ids=["first request", "later request"])
+@pytest.mark.parametrize("behind", [b"\r\n", b"GET / HT", b"GET / HTTP/1.1\r\nHost: t\r\n"],
+                         ids=["empty line", "half a line", "half a head"])
+def test_a_fin_behind_what_can_be_no_request_reaches_a_silent_server(start, behind, asked):
+    """A FIN behind a whole request waits until that is answered too; behind half of one nothing more
+    can come."""
+    ended = threading.Event()
+
+    def script(conn):
+        while (got := conn.read()).target == "/warm":
+            conn.send(reply(b"warm"))
+        assert not conn.more()
+        ended.set()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = start.client(kvpin)
+    for _ in range(asked):
+        assert client.request("GET", "/warm", {"X-Session-Id": "s"})[2] == b"warm"
+    client.send(b"GET / HTTP/1.1\r\nHost: t\r\nX-Session-Id: s\r\n\r\n" + behind)
+    client.close()
+    assert ended.wait(10)
+    wait_until(lambda: kvpin.status()["connections"] == 0)
+    assert [b["inflight"] for b in kvpin.status("backends")["backends"]] == [0]
+
+
+@pytest.mark.parametrize("asked", [0, 2], ids=["first request", "later request"])
 @pytest.mark.parametrize("phase", ["prefill", "chunked", "stream", "after a 100", "tunnel"])
 def test_a_reset_behind_a_half_close_reaches_a_silent_server(start, phase, asked):
     """The FIN may be a half-close and is passed on; behind it only the RST says that nobody waits

@@ -209,6 +209,23 @@ void attempt_end_tunnel(struct conn *c)
 	conn_close(c, CONN_CLOSE_DONE);
 }
 
+/* Behind the client's FIN: has it asked for more than this? What is no whole head never will be one:
+ * an empty line behind a body, or a request that its client gave up. */
+static bool more_follows(const struct conn *c)
+{
+	const struct config *config = c->worker->config;
+	uint32_t ready = c->x->ready;
+	struct kvpin_head head;
+
+	if (buf_len(&c->in) <= ready || c->x->upgrade)
+		return buf_len(&c->in) > ready;
+	kvpin_head_init(&head, KVPIN_REQUEST);
+	head.limit_bytes = config->limit.head_bytes;
+	head.limit_fields = config->limit.head_fields;
+	return kvpin_head_parse(&head, &config->names, buf_data(&c->in) + ready,
+				buf_len(&c->in) - ready) == KVPIN_STEP_DONE;
+}
+
 /* The client's FIN came while its answer is under way: a half-close or the prelude of an abort.
  * The server is told exactly that, and decides. Requests still in the buffer come first. */
 void attempt_pass_eof(struct conn *c)
@@ -217,9 +234,9 @@ void attempt_pass_eof(struct conn *c)
 	/* A tunnel's server that takes nothing any more is owed nothing. */
 	bool owed = x->sent < x->ready && !(x->discard && c->state == CONN_TUNNEL);
 
-	if (c->eof_passed || !c->client_eof || owed || buf_len(&c->in) > x->ready || !c->current ||
-	    c->current->connecting || steer_upstream_owed(c->current) ||
-	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL))
+	if (c->eof_passed || !c->client_eof || owed || !c->current || c->current->connecting ||
+	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL) ||
+	    steer_upstream_owed(c->current) || more_follows(c))
 		return;
 	c->eof_passed = true;
 	shutdown(c->current->sock.fd, SHUT_WR);

@@ -26,7 +26,7 @@ void attempt_again(struct conn *c, enum backend_cause cause, int err);
  * attempt_pass_eof() - tell the server of the client's FIN, if it is time
  *
  * The FIN came while its answer is under way: a half-close or the prelude of an abort. The server
- * is told exactly that, and decides. Requests still in the buffer come first.
+ * is told exactly that, and decides. Whole requests still in the buffer come first.
  */
 void attempt_pass_eof(struct conn *c);
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 """Races that a review found: made certain by stopping kvpin while both sides act."""
+import os
 import signal
 import threading
 import time
 
+import pytest
+
+import netrig
 from harness import NO_CHECKS, Client, unacked, wait_until
 from rawserver import reply
 
@@ -140,3 +144,52 @@ def test_what_a_server_says_unasked_is_nobodys_answer(start):
     wait_until(lambda: unacked(client.sock) == 0)
     kvpin.kill(signal.SIGCONT)
     assert client.answer()[2] == b"good"
+
+
+# What kvpin asks of a socket at once while little has come, and how often in a row (user/net/relay.c).
+FIRST_READ = 16384 - 512
+ROUNDS = 16
+
+
+@pytest.fixture
+def roomy():
+    """Within it all is in a namespace in which much fits a socket's receive buffer."""
+    rig = netrig.Rig()
+    with netrig.inside(rig.namespace("k")):
+        with open("/proc/sys/net/ipv4/tcp_rmem", "w") as f:
+            f.write("4096 2097152 4194304")
+        yield
+    rig.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
+def test_an_end_that_is_all_of_the_last_read_in_a_row_is_seen(roomy, start):
+    """An HTTP/1.0 client is given no chunk framing: nothing of that read is left to be sent."""
+    got, resume, queued, rest = threading.Event(), threading.Event(), threading.Event(), []
+
+    def script(conn):
+        conn.read()
+        got.set()
+        resume.wait(20)
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"1;%s\r\nx\r\n" % (b"e" * 1000)
+        size = (ROUNDS - 1) * FIRST_READ - len(head)
+        data = chunk * (size // len(chunk) - 1)
+        left = size - len(data)  # two chunks, shorter ones
+        for part in (left // 2, left - left // 2):
+            data += b"1;%s\r\nx\r\n" % (b"e" * (part - 7))
+        conn.send(head + data + b"0\r\n\r\n" + b"j" * FIRST_READ)
+        wait_until(lambda: unacked(conn.sock) == 0)
+        rest.append(data.count(b"x\r\n"))
+        queued.set()
+        conn.more()
+
+    kvpin = start.kvpin([start.raw(script)], *NO_CHECKS)
+    client = start.client(kvpin)
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    assert got.wait(10)
+    kvpin.suspend()
+    resume.set()
+    assert queued.wait(10)
+    kvpin.kill(signal.SIGCONT)
+    assert client.answer()[2] == b"x" * rest[0]

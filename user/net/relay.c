@@ -431,5 +431,7 @@ enum relay_end relay_answer(struct conn *c)
 			return end;
 		}
 	}
-	return RELAY_WAIT;
+	/* An answer that ended with nothing more to pass on makes no socket ready. */
+	return x->head_done && x->answer_body.state == KVPIN_BS_DONE && !x->out_ready ? RELAY_DONE
+										      : RELAY_WAIT;
 }

@@ -209,8 +209,8 @@ void attempt_end_tunnel(struct conn *c)
 	conn_close(c, CONN_CLOSE_DONE);
 }
 
-/* Behind the client's FIN: has it asked for more than this? What is no whole head never will be one:
- * an empty line behind a body, or a request that its client gave up. */
+/* Behind the client's FIN: has it asked for more than this? What is no whole head never will be
+ * one: an empty line behind a body, or a request that its client gave up. */
 static bool more_follows(const struct conn *c)
 {
 	const struct config *config = c->worker->config;

@@ -162,6 +162,14 @@ static int exchange_rebuild(struct conn *c, uint32_t entry, bool wanted)
 	return 0;
 }
 
+/* One whose answer ended in the moment when it was taken is idle, and was not listened to. */
+static void upstreams_watch(struct conn *c)
+{
+	for (struct upstream *u = c->upstreams; u; u = u->next)
+		if (!u->steer.armed)
+			sock_want(&u->sock, UV_READABLE);
+}
+
 /* All queues are empty: the relay goes on. */
 static void steer_resume(struct conn *c)
 {
@@ -176,6 +184,7 @@ static void steer_resume(struct conn *c)
 	if (u)
 		steer_share_give_back(c->worker, steer_kupstream(c->worker, &u->steer));
 	if (!running) {
+		upstreams_watch(c);
 		conn_next(c);
 	} else if (exchange_rebuild(c, running, true)) {
 		conn_close(c, CONN_CLOSE_NO_MEMORY);
@@ -387,6 +396,12 @@ ssize_t steer_recv(struct worker *w, struct steer_sock *s, int fd, void *buf, si
 	if (steer_waiting(s))
 		return lane_read(s, buf, room);
 	n = recv(fd, buf, room, 0);
+	if (!n && lane) {
+		/* Bytes that came right before the FIN went into the ring behind that look. */
+		steer_consume(w);
+		if (steer_waiting(s))
+			return lane_read(s, buf, room);
+	}
 	if (n <= 0)
 		return n;
 	if (lane) {

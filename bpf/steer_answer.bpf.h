@@ -121,10 +121,8 @@ static __always_inline struct kvpin_event *event_done(const struct side *side,
 	struct kvpin_event *e;
 
 	e = ring ? bpf_ringbuf_reserve(ring, sizeof(*e), 0) : NULL;
-	if (!e) {
-		ring_lost();
+	if (!e)
 		return NULL;
-	}
 	event_fill(e, side, KVPIN_EVENT_DONE, 0, 0, 0);
 	e->started_ns = conn->started_ns;
 	e->ended_ns = now;
@@ -162,6 +160,7 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 	struct kvpin_event *e = NULL;
 	struct kvpin_backend *b;
 	__u32 at = u->backend, running;
+	int told;
 
 	b = bpf_map_lookup_elem(&backends, &at);
 	u->phase = KVPIN_PHASE_IDLE;
@@ -169,7 +168,8 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 		__sync_fetch_and_sub(&c->queued, (__u64)u->share);
 		u->share = 0;
 	}
-	if (answer_told(c, conn, u, b))
+	told = answer_told(c, conn, u, b);
+	if (told)
 		e = event_done(side, conn, u, now);
 	else if ((u->flags & quiet) == (KVPIN_ANSWER_LATER | KVPIN_ANSWER_STREAM))
 		__sync_fetch_and_add(&n->untold, 1);
@@ -181,9 +181,12 @@ static __always_inline void answer_done(const struct side *side, struct kvpin_co
 		if (b)
 			__sync_fetch_and_add(&b->inflight, -1);
 	}
-	/* Last: whoever waits for the slot finds it free. */
+	/* Last: whoever waits for the slot finds it free, and the scan for lost events that the
+	 * answer is over. */
 	if (e)
 		bpf_ringbuf_submit(e, 0);
+	else if (told)
+		ring_lost();
 }
 
 static __always_inline __u32 answer_steer(struct __sk_buff *skb, const struct side *side,

@@ -115,8 +115,8 @@ def silent(client, pick, session):
         time.sleep(pick.choice([0, 0.001]))
     else:  # some way into the answer
         client.send(data)
-        for _ in range(pick.randrange(4) if steps[-2:-1] in ("E", "b") else 0):
-            client.more()
+        for _ in range(pick.randrange(13) if "E" in steps else 0):
+            client.until(EVENT)
         time.sleep(pick.choice([0, 0.001, 0.005]))
     return leave(client, pick)
 

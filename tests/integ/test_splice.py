@@ -276,6 +276,61 @@ def test_a_half_closed_client_gets_the_rest_of_its_answer(start, splices):
     splice.wait_idle()
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked", "stream", "close"])
+@pytest.mark.parametrize("behind", [b"\r\n", b"GET / HT"], ids=["empty line", "half a line"])
+def test_a_fin_behind_what_can_be_no_request_reaches_a_silent_server(start, splices, behind,
+                                                                     framing):
+    """It cannot go past the daemon: the bytes before it are the daemon's."""
+    heard = []
+
+    def serve(conn):
+        conn.read()
+        conn.send({"length": b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\nab", "chunked":
+                   CHUNKED + b"2\r\nab\r\n", "stream": STREAM + b"2\r\nab\r\n",
+                   "close": b"HTTP/1.1 200 OK\r\n\r\nab"}[framing])
+        go.wait(10)
+        for _ in range(3):
+            conn.send(b"2\r\ncd\r\n" if framing in ("chunked", "stream") else b"cd")
+        heard.append(conn.ended(10))
+
+    go = threading.Event()
+    splice = splices([start.raw(serve)])
+    client = start.client(splice.kvpin)
+    client.send(request("/", "s"))
+    client.until(b"ab")
+    splice.wait_running()
+    go.set()
+    client.until(b"cd")
+    client.until(b"cd")
+    client.until(b"cd")
+    if framing in ("chunked", "stream"):
+        client.until(b"\r\n")
+    client.send(behind)
+    client.close()
+    splice.wait(lambda: heard == ["fin"])
+    splice.wait_idle()
+
+
+def test_a_fin_in_the_moment_of_the_taking_reaches_a_silent_server(start, splices):
+    """When the first byte is here, the answer is just being taken."""
+    heard = []
+
+    def serve(conn):
+        conn.read()
+        conn.send(STREAM + b"2\r\nab\r\n")
+        heard.append(conn.ended(20))
+
+    splice = splices([start.raw(serve)])
+    for i in range(100):
+        client = start.client(splice.kvpin)
+        client.send(request("/", "s"))
+        client.until(b"ab\r\n")
+        client.close()
+        splice.wait(lambda: len(heard) == i + 1, 10)  # pylint: disable=cell-var-from-loop
+    assert set(heard) == {"fin"}
+    splice.wait_idle()
+
+
 # ---- what must not go past
 
 

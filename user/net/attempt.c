@@ -209,9 +209,7 @@ void attempt_end_tunnel(struct conn *c)
 	conn_close(c, CONN_CLOSE_DONE);
 }
 
-/* Behind the client's FIN: has it asked for more than this? What is no whole head never will be
- * one: an empty line behind a body, or a request that its client gave up. */
-static bool more_follows(const struct conn *c)
+bool attempt_more_follows(const struct conn *c)
 {
 	const struct config *config = c->worker->config;
 	uint32_t ready = c->x->ready;
@@ -236,7 +234,7 @@ void attempt_pass_eof(struct conn *c)
 
 	if (c->eof_passed || !c->client_eof || owed || !c->current || c->current->connecting ||
 	    (c->state != CONN_EXCHANGE && c->state != CONN_TUNNEL) ||
-	    steer_upstream_owed(c->current) || more_follows(c))
+	    steer_upstream_owed(c->current) || attempt_more_follows(c))
 		return;
 	c->eof_passed = true;
 	shutdown(c->current->sock.fd, SHUT_WR);

@@ -30,6 +30,11 @@ void attempt_again(struct conn *c, enum backend_cause cause, int err);
  */
 void attempt_pass_eof(struct conn *c);
 
+/** attempt_more_follows() - behind the client's FIN: has it asked for more than this? What is no
+ * whole head never will be one: an empty line behind a body, or a request that its client gave up
+ */
+bool attempt_more_follows(const struct conn *c);
+
 /** attempt_eof_waits() - does the client's FIN wait behind bytes in the kernel's queue to the
  * server? Nothing announces that they have been taken: attempt_pass_eof() again and again */
 bool attempt_eof_waits(const struct conn *c);

@@ -363,6 +363,20 @@ static void read_ahead(struct conn *c)
 		exchange_abort(c, CONN_CLOSE_CLIENT_GONE);
 }
 
+bool exchange_asks_more(struct conn *c)
+{
+	bool unread;
+
+	for (;;) {
+		unread = sock_unread(c->sock.fd) || steer_waiting(&c->steer.sock);
+		if (!unread || !exchange_reads_client(c))
+			return unread || attempt_more_follows(c);
+		read_ahead(c);
+		if (c->state == CONN_CLOSED)
+			return false;
+	}
+}
+
 void exchange_client_readable(struct conn *c)
 {
 	enum relay_end end;

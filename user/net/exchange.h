@@ -30,6 +30,11 @@ void exchange_refuse(struct conn *c);
 /** exchange_client_readable() - more of the request, pipelined requests, or the client's FIN */
 void exchange_client_readable(struct conn *c);
 
+/** exchange_asks_more() - the client's FIN has come while the answer to all of its request is under
+ * way: is another whole one in front of it? Reads what is. After that c->state may be CONN_CLOSED
+ */
+bool exchange_asks_more(struct conn *c);
+
 /** exchange_reads_client() - is there room for what the client sends next? */
 bool exchange_reads_client(const struct conn *c);
 

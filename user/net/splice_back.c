@@ -249,7 +249,7 @@ void splice_client_ended(struct conn *c)
 {
 	struct kvpin_splice_conn *ks = splice_kconn(c->worker, &c->current->splice);
 
-	if (buf_len(&c->in) > c->x->ready || sock_unread(c->sock.fd))
+	if (exchange_asks_more(c) || c->state != CONN_SPLICE)
 		return;
 	__atomic_fetch_or(&ks->flags, KVPIN_SPLICE_CLIENT_FIN, __ATOMIC_SEQ_CST);
 	shutdown(c->current->sock.fd, SHUT_WR);

@@ -202,14 +202,20 @@ def switches(process):
     return count
 
 
-def kernel_kib():
-    """Memory that the kernel has taken for what no other count tells of, packets among it: whatever
-    processes, caches and maps of others take meanwhile."""
+def memory_kib():
+    """What is taken of this machine's memory, in two ways: what is not available, which others'
+    processes move too, and what the kernel has taken for what no other count tells of. Packets are
+    in both."""
     with open("/proc/meminfo") as f:
         has = {name: int(size) for name, size in re.findall(r"^(\w+):\s+(\d+)", f.read(), re.M)}
-    return has["MemTotal"] - sum(has[name] for name in ("MemFree", "Buffers", "Cached", "AnonPages",
-                                                        "SReclaimable", "PageTables", "Percpu",
-                                                        "VmallocUsed"))
+    told = sum(has[name] for name in ("MemFree", "Buffers", "Cached", "AnonPages", "SReclaimable",
+                                      "PageTables", "Percpu", "VmallocUsed"))
+    return -has["MemAvailable"], has["MemTotal"] - told
+
+
+def memory_taken_kib(before):
+    """Since @before, of memory_kib(): not more than this."""
+    return min(now - then for now, then in zip(memory_kib(), before))
 
 
 def sockstat(path="/proc/thread-self/net/sockstat"):

@@ -14,8 +14,8 @@ import xxhash
 from harness import BUILD, pattern
 from rawserver import reply
 from steer_help import (CHUNKED, ENTERS_AFTER, REDIRECT, VERIFY, Script, answer_of, ask_to_enter,
-                        frozen, kernel_kib, owners, request, small_client, steered_client,
-                        wait_until)
+                        frozen, memory_kib, memory_taken_kib, owners, request, small_client,
+                        steered_client, wait_until)
 
 pytestmark = pytest.mark.steer_only
 MIB = 1 << 20
@@ -51,7 +51,7 @@ def quiet(what, per_second, seconds=0.4, tries=5):
     return False
 
 
-def stalled(steer, before_kib, rss_kib):
+def stalled(steer, before, rss_kib):
     """The client has stopped reading: what it costs."""
     took = []
 
@@ -68,8 +68,8 @@ def stalled(steer, before_kib, rss_kib):
     assert quiet(steer.kvpin.cpu_seconds, 0.1)
     assert quiet(kworker_seconds, 0.7)  # shared by all users of sockmaps on this machine
     # The buffers of four sockets, and 16 MB; others on this machine take and give back.
-    wait_until(lambda: kernel_kib() - before_kib < (16 + 4 * 10) << 10, 10,
-               lambda: f"{kernel_kib() - before_kib} KiB taken")
+    wait_until(lambda: memory_taken_kib(before) < (16 + 4 * 10) << 10, 10,
+               lambda: f"{memory_taken_kib(before)} KiB taken")
     if "san" not in BUILD:
         assert steer.kvpin.rss_kib() - rss_kib < 2048
 
@@ -87,10 +87,10 @@ def stall_and_resume(start, kernel, size):
     steer = kernel(sims, "--workers", "1")
     client = small_client(start, steer, 65536, 60)
     steered_client(start, steer, "s", client=client)
-    before_kib, rss_kib = kernel_kib(), steer.kvpin.rss_kib()
+    before, rss_kib = memory_kib(), steer.kvpin.rss_kib()
     client.send(request(f"/bytes/{size}?seed=7&manner=chunked&chunk=64000", "s"))
     assert client.head()[0] == 200
-    stalled(steer, before_kib, rss_kib)
+    stalled(steer, before, rss_kib)
     got, length, period = xxhash.xxh64(), 0, pattern(251 * 1000, 7)
     for part in client.chunks():
         at = length % 251
@@ -132,10 +132,10 @@ def test_a_client_that_stalls_an_endless_event_stream_is_bounded_too(start, kern
     steer = kernel([start.raw(script)], "--workers", "1")
     client = small_client(start, steer, 65536, 60)
     steered_client(start, steer, "s", client=client)
-    before_kib, rss_kib = kernel_kib(), steer.kvpin.rss_kib()
+    before, rss_kib = memory_kib(), steer.kvpin.rss_kib()
     client.send(request("/endless", "s"))
     assert client.head()[0] == 200
-    stalled(steer, before_kib, rss_kib)
+    stalled(steer, before, rss_kib)
     enough.set()
     for n, event in enumerate(client.chunks()):
         assert event == b"data: %010d\n\n" % n

@@ -17,7 +17,7 @@ SIZE = 900_000
 def leave_bytes(start, splice, timeout=30):
     """A client with a spliced answer behind it, and a relayed one, the connection's last, of which
     most waits in the kernel."""
-    client = Client(splice.kvpin.addr, rcvbuf=20000, timeout=timeout)
+    client = Client(splice.kvpin.addr, rcvbuf=65536, timeout=timeout)
     start.clients.append(client)
     client.send(request("/sse/20/1000/150", "s"))
     assert client.answer()[2].count(b"data: ") == 20

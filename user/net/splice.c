@@ -109,6 +109,11 @@ static bool tcp_gate(struct conn *c, struct tcp_probe *client, struct tcp_probe 
 	if (splice_kconn(w, &c->splice.sock)->ifindex != DEVICE_LOOPBACK &&
 	    server->told_mss > client->send_mss + OPTION_BYTES)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SEGMENT);
+	/* One segment, sent while only the socket's window counts, may be more than a client keeps
+	 * free; where windows are not scaled, Linux offers no more room from then on
+	 * (__tcp_select_window()). */
+	if (!client->send_wscale && server->told_mss > client->window)
+		return splice_refuse(w, KVPIN_SPLICE_REFUSED_SEGMENT);
 	/* A client that agreed on timestamps may drop what has none (RFC 7323 3.2). */
 	if ((client->timestamps && !server->timestamps) || client->ecn != server->ecn)
 		return splice_refuse(w, KVPIN_SPLICE_REFUSED_OPTIONS);

@@ -365,16 +365,19 @@ static void read_ahead(struct conn *c)
 
 bool exchange_asks_more(struct conn *c)
 {
-	bool unread;
+	while (sock_unread(c->sock.fd) || steer_waiting(&c->steer.sock)) {
+		uint32_t had = buf_len(&c->in);
 
-	for (;;) {
-		unread = sock_unread(c->sock.fd) || steer_waiting(&c->steer.sock);
-		if (!unread || !exchange_reads_client(c))
-			return unread || attempt_more_follows(c);
+		if (!exchange_reads_client(c))
+			return true;
 		read_ahead(c);
 		if (c->state == CONN_CLOSED)
 			return false;
+		/* Never again and again for bytes that the kernel counts and does not give. */
+		if (buf_len(&c->in) == had)
+			break;
 	}
+	return attempt_more_follows(c);
 }
 
 void exchange_client_readable(struct conn *c)
